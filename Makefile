@@ -1,0 +1,43 @@
+# barco: what a newcomer types is `make run` and `make test`.
+
+GO         ?= go
+SUDO       := $(shell test "$$(id -u)" = 0 || echo sudo)
+VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+SOURCES    := $(wildcard *.go) go.mod go.sum
+
+# Without a terminal there is nobody to talk to a shell.
+run: build
+	@if test -t 0 && test -t 1; then set -x; $(SUDO) ./barco -u 0 -m / -c /bin/sh; \
+	else set -x; $(SUDO) ./barco -u 0 -m / -c /bin/sh -a -c -a 'id; hostname; ls /proc | grep -c "^[0-9]"'; fi
+
+build: barco
+
+barco: $(SOURCES) | tools
+	$(GO) build -ldflags '-X main.version=$(VERSION)' -o $@ .
+
+# The tests start real containers, so they run as root; they are compiled as whoever you are.
+test: barco.test | test-tools
+	$(SUDO) ./barco.test -test.v=$(V) -test.timeout=20m
+
+barco.test: $(SOURCES) | tools
+	$(GO) test -c -ldflags '-X main.version=$(VERSION)' -o $@ .
+
+V ?= false
+
+lint: | tools
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+clean:
+	rm -f barco barco.test
+
+# What barco needs to be built, and its tests to run. install.sh says what it installs before it does.
+tools:
+	@./install.sh build
+
+test-tools:
+	@./install.sh test
+
+.PHONY: run build test lint clean tools test-tools

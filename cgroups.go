@@ -1,0 +1,280 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The cgroup (cgroups(7), the kernel's Documentation/admin-guide/cgroup-v2.rst): how much memory, processor time and how many
+// processes the container may use. A cgroup is a directory: mkdir makes it, files in it set its limits, rmdir removes it.
+
+// A cgroup is the one that this run has made. A nil one stands for none: --skip cgroup, or a host without cgroup v2.
+type cgroup struct {
+	path string // host path
+	dir  int    // the directory, open and locked: the lock tells other barcos that this one lives
+}
+
+// A controller is one limit: the controller behind it, the file it is written to, and what is written.
+type controller struct {
+	name, file string
+	limit      *limit
+}
+
+func controllers(config *Config) []controller {
+	return []controller{{"memory", "memory.max", &config.Memory}, {"cpu", "cpu.weight", &config.Weight}, {"pids", "pids.max", &config.Pids}}
+}
+
+const cgroupPrefix = "barco-"
+
+// makeCgroup makes a cgroup for one container, below the top of the cgroup v2 tree, with the controllers that its limits need.
+// Where the kernel cannot enforce a limit, one that the user asked for is an error, and barco's own default gives way, with a warning. Parent.
+func makeCgroup(config *Config) (*cgroup, error) {
+	if config.skips("cgroup") {
+		return nil, nil
+	}
+	top, err := findCgroup2("/proc/self/mountinfo")
+	if err != nil {
+		return nil, in("cgroup", err)
+	}
+	group, obstacle := newCgroup(top)
+	var missing []string
+	var cause error
+	for _, c := range controllers(config) {
+		if c.limit.Max == math.MaxInt64 { // no limit is wanted: nothing to enforce
+			continue
+		}
+		err := obstacle
+		if err == nil {
+			err = enableController(top, c.name)
+		}
+		if err == nil {
+			continue
+		}
+		if c.limit.Asked {
+			group.remove()
+			return nil, in("cgroup", refuse("%s cannot be enforced: %v", c.file, err))
+		}
+		cause, missing, c.limit.Max = err, append(missing, c.name), math.MaxInt64
+	}
+	if missing != nil {
+		warn("NO LIMIT on %s: %v", strings.Join(missing, ", "), cause)
+	}
+	return group, nil
+}
+
+// newCgroup makes a cgroup with a name of its own. The error is a sentence: cause and remedy.
+func newCgroup(top string) (*cgroup, error) {
+	if top == "" && onV1("memory") {
+		return nil, errors.New("this host has its controllers on cgroup v1, and no cgroup v2: boot it with systemd.unified_cgroup_hierarchy=1")
+	}
+	if top == "" {
+		return nil, errors.New("no cgroup v2 is mounted here: mount -t cgroup2 cgroup2 /sys/fs/cgroup; in Docker, docker run --privileged --cgroupns=host")
+	}
+	removeStale(top)
+	for n := 0; ; n++ { // a name is taken only while another barco is between its mkdir and its flock
+		group := &cgroup{path: fmt.Sprintf("%s/%s%d-%d", top, cgroupPrefix, os.Getpid(), n), dir: -1}
+		err := group.make()
+		switch {
+		case err == nil:
+			info("made the cgroup %s", group.path)
+			return group, nil
+		case errors.Is(err, unix.EROFS):
+			return nil, fmt.Errorf("%s is read-only here; in Docker, docker run --privileged --cgroupns=host", top)
+		case n == 100 || !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.ENOENT):
+			return nil, err
+		}
+	}
+}
+
+// make makes the directory, opens it and locks it (flock(2)). The kernel drops the lock when barco ends, however it ends.
+func (group *cgroup) make() error {
+	if err := sys(unix.Mkdir(group.path, 0o755), "mkdir(%q, 0755)", group.path); err != nil {
+		return err
+	}
+	dir, err := unix.Open(group.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err := sys(err, "open(%q, O_RDONLY|O_DIRECTORY|O_CLOEXEC)", group.path); err != nil {
+		return err
+	}
+	if err := sys(unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB), "flock(%d, LOCK_EX|LOCK_NB)", dir); err != nil {
+		unix.Close(dir)
+		return err
+	}
+	group.dir = dir
+	return nil
+}
+
+// findCgroup2 returns where the cgroup v2 tree is mounted, "" when it is not. /sys/fs/cgroup is only where it usually is; an
+// ordinary directory there would take our files and limit nothing.
+func findCgroup2(mountinfo string) (string, error) {
+	file, err := os.Open(mountinfo)
+	if err != nil {
+		return "", sys(err, "open(%q)", mountinfo)
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() { // proc_pid_mountinfo(5): ... fifth field mount point ... " - " filesystem type ...
+		before, after, _ := strings.Cut(lines.Text(), " - ")
+		if fields := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 {
+			return unescape(fields[4]), nil
+		}
+	}
+	return "", lines.Err()
+}
+
+// unescape undoes the kernel's octal escapes of blanks and backslashes in a path of mountinfo.
+func unescape(path string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
+}
+
+// enableController has top hand the controller down to the cgroups below it. The error is a sentence: cause and remedy.
+func enableController(top, name string) error {
+	switch {
+	case slices.Contains(readWords(top+"/cgroup.subtree_control"), name):
+		return nil
+	case slices.Contains(readWords(top+"/cgroup.controllers"), name):
+		if err := writeExisting(unix.AT_FDCWD, top+"/cgroup.subtree_control", "+"+name); err != nil {
+			return fmt.Errorf("the %s controller is not handed down: %w", name, err)
+		}
+		return nil
+	case onV1(name):
+		return fmt.Errorf("this host is hybrid, it has the %s controller on cgroup v1: boot it with systemd.unified_cgroup_hierarchy=1", name)
+	}
+	return fmt.Errorf("%s/cgroup.controllers does not list the %s controller: enable it in the cgroups above", top, name)
+}
+
+// onV1 says whether a cgroup v1 tree has the controller: cgroups(7), /proc/cgroups; the second field is 0 for v2.
+func onV1(name string) bool {
+	data, _ := os.ReadFile("/proc/cgroups")
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); len(fields) == 4 && fields[0] == name {
+			return fields[1] != "0"
+		}
+	}
+	return false
+}
+
+// limit writes the limits. Parent.
+func (group *cgroup) limit(config *Config) error {
+	if group == nil {
+		return nil
+	}
+	for _, c := range controllers(config) {
+		if c.limit.Max == math.MaxInt64 { // what a new cgroup has anyway
+			continue
+		}
+		value := c.limit.Max
+		if c.name == "memory" {
+			value &^= int64(os.Getpagesize() - 1) // as the kernel does
+		}
+		info("limiting %s to %d...", c.file, value)
+		if err := writeExisting(group.dir, c.file, strconv.FormatInt(value, 10)); err != nil {
+			return in("cgroup", err)
+		}
+		if got := readWords(group.path + "/" + c.file); !slices.Equal(got, []string{strconv.FormatInt(value, 10)}) {
+			return in("cgroup", refuse("%s reads %v where %d was written: it is not what it seems", c.file, got, value))
+		}
+	}
+	return nil
+}
+
+// add moves a process into the cgroup, where clone could not do it. Parent.
+func (group *cgroup) add(pid int) error {
+	return writeExisting(group.dir, "cgroup.procs", strconv.Itoa(pid))
+}
+
+// remove ends whatever is left in the cgroup and removes it. Parent.
+func (group *cgroup) remove() {
+	if group == nil {
+		return
+	}
+	if err := destroy(group.path); err != nil {
+		warn("cannot remove the cgroup %s, the next barco will try again: %v", group.path, err)
+	}
+	unix.Close(group.dir)
+}
+
+// destroy kills every process in the cgroup, waits until they are gone, and removes it.
+func destroy(path string) error {
+	if err := writeExisting(unix.AT_FDCWD, path+"/cgroup.kill", "1"); err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: before Linux 5.14
+		return err
+	}
+	if err := waitUntilEmpty(path); err != nil {
+		return err
+	}
+	return sys(unix.Rmdir(path), "rmdir(%q)", path)
+}
+
+// waitUntilEmpty waits until cgroup.events says "populated 0". The kernel reports each change of that file as POLLPRI (poll(2)).
+func waitUntilEmpty(path string) error {
+	events, err := unix.Open(path+"/cgroup.events", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err := sys(err, "open(%q, O_RDONLY|O_CLOEXEC)", path+"/cgroup.events"); err != nil {
+		return err
+	}
+	defer unix.Close(events)
+	deadline := time.Now().Add(10 * time.Second) // a process that the kernel itself cannot end must not hang barco
+	for time.Now().Before(deadline) {
+		text := make([]byte, 256)
+		n, err := unix.Pread(events, text, 0)
+		if err := sys(err, "pread(%d)", events); err != nil {
+			return err
+		}
+		if strings.Contains(string(text[:n]), "populated 0") {
+			return nil
+		}
+		unix.Poll([]unix.PollFd{{Fd: int32(events), Events: unix.POLLPRI}}, int(time.Until(deadline).Milliseconds()))
+	}
+	return refuse("processes %v do not end", readWords(path+"/cgroup.procs"))
+}
+
+// removeStale removes the cgroups of barcos that ended without a chance to do it: those that nobody holds the lock of. Parent.
+func removeStale(top string) {
+	paths, _ := filepath.Glob(top + "/" + cgroupPrefix + "*")
+	for _, path := range paths {
+		dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue // its barco has removed it meanwhile
+		}
+		if unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB) == nil {
+			if err := destroy(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				warn("cannot remove the cgroup %s of a barco that has ended: %v", path, err)
+			}
+		}
+		unix.Close(dir)
+	}
+}
+
+// unshareCgroupNamespace makes the cgroup that the child is in the root of what it sees of cgroups (cgroup_namespaces(7)). In
+// the clone itself that would have been the parent's cgroup. Child.
+func unshareCgroupNamespace(*child) error {
+	info("making its cgroup the only one that it sees...")
+	return sys(unix.Unshare(unix.CLONE_NEWCGROUP), "unshare(CLONE_NEWCGROUP)")
+}
+
+// writeExisting writes to a file of the kernel's, a path below dir. Never with O_CREAT: where the file is missing, a new one
+// would take the text and do nothing.
+func writeExisting(dir int, path, text string) error {
+	fd, err := unix.Openat(dir, path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err := sys(err, "openat(%d, %q, O_WRONLY|O_CLOEXEC)", dir, path); err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte(text))
+	return sys(err, "write %s: write(%d, %q)", filepath.Base(path), fd, text)
+}
+
+// readWords returns the words in a small file, none when it cannot be read.
+func readWords(path string) []string {
+	data, _ := os.ReadFile(path)
+	return strings.Fields(string(data))
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// An error is part of the product: it names the step, the system call with what it was called on, and the errno, and adds
+// the likely cause and the remedy wherever a user has been known to meet it (hints, below).
+
+// A Failure is why there is no container. It crosses the socket from child to parent whole, so that the parent's errors.Is still works.
+type Failure struct {
+	Step   string     // as in childStory, or the parent's own: "cgroup", "clone", ...
+	Call   string     // the system call as the man page writes it, with its arguments
+	Errno  unix.Errno // 0 when it is barco itself that refuses
+	Reason string     // the sentence, when it is barco itself that refuses
+	Hint   string     // the likely cause and the remedy
+	Status int        // barco's exit status, when it is not 125
+}
+
+func (f *Failure) Error() string {
+	text := f.Reason
+	if f.Call != "" {
+		text = f.Call + ": " + describe(f.Errno)
+	}
+	if f.Step != "" {
+		text = f.Step + ": " + text
+	}
+	return text
+}
+
+func (f *Failure) Unwrap() error {
+	if f.Errno == 0 {
+		return nil
+	}
+	return f.Errno
+}
+
+// sys is told of every system call that makes the container, with its result: it narrates the call under -v, and turns a
+// refusal by the kernel into a Failure.
+func sys(err error, call string, args ...any) error {
+	if err == nil {
+		if logLevel <= levelDebug {
+			logLine(levelDebug, 2, call, args...)
+		}
+		return nil
+	}
+	failure := &Failure{Call: fmt.Sprintf(call, args...)}
+	if !errors.As(err, &failure.Errno) {
+		failure.Reason, failure.Call = fmt.Sprintf("%s: %v", failure.Call, err), ""
+	}
+	logLine(levelDebug, 2, "%s = -1 %s", failure.Call, unix.ErrnoName(failure.Errno))
+	return failure
+}
+
+// refuse is an error that barco finds by itself, before or instead of asking the kernel.
+func refuse(format string, args ...any) *Failure {
+	return &Failure{Reason: fmt.Sprintf(format, args...)}
+}
+
+// in adds the step to an error that has none yet.
+func in(step string, err error) error {
+	failure := (*Failure)(nil)
+	if !errors.As(err, &failure) {
+		return err
+	}
+	if failure.Step == "" {
+		failure.Step = step
+	}
+	return failure
+}
+
+// describe writes an errno in words and by name: "permission denied (EACCES)".
+func describe(errno unix.Errno) string {
+	return fmt.Sprintf("%s (%s)", errno.Error(), unix.ErrnoName(errno))
+}
+
+// report is what the user reads when err has ended the run.
+func report(err error) string {
+	text := "barco: " + err.Error()
+	failure := (*Failure)(nil)
+	if errors.As(err, &failure) {
+		if hint := failure.hint(); hint != "" {
+			text += "\nbarco: hint: " + hint
+		}
+	}
+	return text
+}
+
+// hints say what usually lies behind an errno of a call, and what to do. An empty step or call stands for any; the first row that fits is taken.
+var hints = []struct {
+	step, call string
+	errno      unix.Errno
+	text       string
+}{
+	{"", "clone", unix.EPERM, "making namespaces needs CAP_SYS_ADMIN and a seccomp filter that lets it through; inside a container, that one likely needs --privileged"},
+	{"", "clone", unix.ENOSPC, "likely no user namespace is left: look at /proc/sys/user/max_user_namespaces and the other max_*_namespaces, and raise the one that is 0"},
+	{"", "clone", unix.EUSERS, "user namespaces are nested too deep: 32 is the kernel's limit"},
+	{"", "clone", unix.EINVAL, "this kernel likely lacks one of these namespaces: ls /proc/self/ns shows those it has"},
+	{"", "clone", unix.EAGAIN, "too many processes: look at ulimit -u, and at pids.max in the cgroup that barco was started in"},
+	{"", "clone", unix.ENOENT, "barco starts itself again from /proc/self/exe: /proc is likely not mounted here"},
+	{"", "mkdirat", unix.EROFS, "this mount point is missing in DIR and cannot be made, DIR is read-only: make it where DIR can be written"},
+	{"", "mkdirat", unix.EACCES, "this mount point is missing in DIR and the container may not make it: mkdir it as DIR's owner"},
+	{"", "openat2", unix.ELOOP, "a mount point inside DIR is a symbolic link, which could lead anywhere: replace it by a directory"},
+	{"", "openat2", unix.ENOTDIR, "a mount point inside DIR is not a directory: replace it by one"},
+	{"", "openat2", unix.EACCES, "the container may not enter DIR: it is host uid 524288 there, to whom DIR needs its r and x bits (chmod o+rx)"},
+	{"", "fsmount", unix.EPERM, "the kernel lets a new mount show no more of this filesystem than the one barco sees (\"mount too revealing\"): likely barco runs in a container that masks it, and that container needs --privileged (Docker: or --security-opt systempaths=unconfined)"},
+	{"", "pivot_root", unix.EINVAL, "the present root likely is the initramfs, which cannot be pivoted away from: run barco on a mounted root"},
+	{"", "write uid_map", unix.EPERM, "user_namespaces(7) wants the writer to have CAP_SETUID over these host ids"},
+	{"", "write gid_map", unix.EPERM, "user_namespaces(7) wants the writer to have CAP_SETGID over these host ids"},
+	{"", "chdir", unix.ENOENT, "--workdir does not exist inside DIR"},
+	{"", "chdir", unix.EACCES, "the command's user may not enter --workdir"},
+	{"", "chdir", unix.ENOTDIR, "--workdir is not a directory"},
+	{"", "execve", unix.E2BIG, "the arguments and the environment together are too long: see getconf ARG_MAX"},
+}
+
+func (f *Failure) hint() string {
+	if f.Hint != "" {
+		return f.Hint
+	}
+	for _, h := range hints {
+		if (h.step == "" || h.step == f.Step) && strings.HasPrefix(f.Call, h.call) && h.errno == f.Errno && f.Errno != 0 {
+			return h.text
+		}
+	}
+	return ""
+}

@@ -1,0 +1,55 @@
+#!/bin/sh
+# Installs what is missing to build barco (install.sh build) or to run its tests (install.sh test), and says so first.
+# Does nothing, and takes no time, when everything is there.
+set -eu
+cd "$(dirname "$0")"
+
+say() { echo "barco: $*" >&2; }
+
+# Go is not installed from here: a distribution's is often too old, and the right way to update it is yours to choose.
+wanted=$(sed -n 's/^go //p' go.mod)
+have=$(${GO:-go} env GOVERSION 2>/dev/null | sed 's/^go//') || have=
+if [ -z "$have" ]; then
+	say "Go is missing: barco needs Go $wanted or newer, from https://go.dev/dl/"
+	exit 1
+fi
+if [ "$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1)" != "$wanted" ]; then
+	say "Go $have is too old: barco needs Go $wanted or newer, from https://go.dev/dl/"
+	exit 1
+fi
+
+# need COMMAND PACKAGE-apt PACKAGE-dnf PACKAGE-apk: the package is wanted when the command fails.
+apt= dnf= apk=
+need() {
+	if ! sh -c "$1" >/dev/null 2>&1; then
+		apt="$apt $2" dnf="$dnf $3" apk="$apk $4"
+	fi
+}
+
+header='echo "#include <seccomp.h>" | ${CC:-cc} -E -'
+need 'command -v ${CC:-cc}' 'gcc libc6-dev' 'gcc glibc-devel' 'gcc musl-dev linux-headers'
+need 'command -v pkg-config' pkg-config pkgconf-pkg-config pkgconf
+need "$header" libseccomp-dev libseccomp-devel libseccomp-dev
+if [ "${1:-build}" = test ]; then
+	need 'busybox | head -n 1 | grep BusyBox' busybox-static busybox busybox-static
+	need 'command -v strace' strace strace strace
+fi
+[ -n "$apt" ] || exit 0
+
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+if command -v apt-get >/dev/null; then
+	say "installing$apt with apt-get"
+	$sudo apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $apt >/dev/null
+elif command -v dnf >/dev/null; then
+	say "installing$dnf with dnf"
+	$sudo dnf install -y -q $dnf
+elif command -v apk >/dev/null; then
+	say "installing$apk with apk"
+	$sudo apk add -q $apk
+else
+	say "these are missing, and this system has none of apt-get, dnf and apk: a C compiler, pkg-config, libseccomp's headers"
+	say "(Debian calls what is missing:$apt)"
+	exit 1
+fi

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The mount namespace (mount_namespaces(7)): the container gets a tree of mounts of its own, DIR becomes its root, and the
+// host's root is let go of.
+//
+// barco makes every mount aside first, where it has no place in any tree (fsopen(2), open_tree(2)), and then attaches it to
+// a directory that it has open (move_mount(2)). No path is looked up twice, so nothing inside DIR can lead a mount astray by
+// a symbolic link: runtimes have been escaped from that way (CVE-2019-19921, CVE-2025-31133).
+
+// makeMountsPrivate cuts the ties to the host's mounts. A new mount namespace begins as a copy, and on most hosts every mount
+// in it is shared: what is mounted in the copy appears in the original (mount_namespaces(7), SHARED SUBTREES). Child.
+func makeMountsPrivate(*child) error {
+	info("making all mounts private...")
+	return sys(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), `mount("", "/", "", MS_REC|MS_PRIVATE)`)
+}
+
+// bindRoot makes a mount of DIR, with all that is mounted below it, and opens it. A bind mount cannot be made onto / itself,
+// which DIR may well be, so it goes onto /proc: any directory would do that is surely there, and barco was just started from
+// /proc/self/exe. Nobody will see it there: pivot_root moves it to /. Child.
+func bindRoot(c *child) error {
+	info("making %s the container's root...", c.Root)
+	root, err := unix.Openat2(unix.AT_FDCWD, c.Root, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err := sys(err, "openat2(AT_FDCWD, %q, {O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS})", c.Root); err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	if c.root, err = cloneMount(root, ""); err != nil {
+		return err
+	}
+	// A device node in DIR would open the host's device, whoever made it.
+	if err := setMountAttr(c.root, unix.MOUNT_ATTR_NODEV); err != nil {
+		return err
+	}
+	return sys(unix.MoveMount(c.root, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH),
+		`move_mount(%d, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH)`, c.root)
+}
+
+// pivotRoot makes the new root the root of the mount namespace, and detaches the old one (pivot_root(2)). Unlike after
+// chroot(2), nothing outside is mounted any more. pivot_root(".", ".") stacks the old root on top of the new one, where
+// umount2 finds it: no directory for it is needed. Child.
+func pivotRoot(c *child) error {
+	info("pivoting into the new root...")
+	if err := sys(unix.Fchdir(c.root), "fchdir(%d)", c.root); err != nil {
+		return err
+	}
+	if err := sys(unix.PivotRoot(".", "."), `pivot_root(".", ".")`); err != nil {
+		return err
+	}
+	if err := sys(unix.Unmount(".", unix.MNT_DETACH), `umount2(".", MNT_DETACH)`); err != nil {
+		return err
+	}
+	return sys(unix.Chdir("/"), `chdir("/")`)
+}
+
+// masked are the files and directories that tell too much about the host, or reach its hardware: the list of runc's default
+// configuration, and those that Docker added since.
+var masked = []string{
+	"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
+	"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+}
+
+// readOnly are the parts of /proc through which the host's kernel is configured, as in runc's default configuration.
+var readOnly = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+
+// harmless are the attributes of a mount in which nobody has programs or devices.
+const harmless = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+
+// mountKernelFilesystems mounts /proc, /sys and /sys/fs/cgroup, which show the kernel to the container: proc(5), sysfs(5),
+// cgroup_namespaces(7). New ones, because each shows the namespaces of the process that mounted it. Child.
+func mountKernelFilesystems(c *child) error {
+	info("mounting /proc, /sys and /sys/fs/cgroup...")
+	proc, err := newOrCloned(c, "pid", "proc", "/proc", harmless)
+	if err != nil {
+		return err
+	}
+	sysfs, err := newOrCloned(c, "net", "sysfs", "/sys", harmless|unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		return err
+	}
+	if err := attach(proc, c.root, "proc"); err != nil {
+		return err
+	}
+	if err := attach(sysfs, c.root, "sys"); err != nil {
+		return err
+	}
+	if !c.skips("cgroup") && !c.skips("net") {
+		if err := mountCgroupfs(sysfs, harmless|unix.MOUNT_ATTR_RDONLY); err != nil {
+			return err
+		}
+	}
+	for _, path := range readOnly {
+		if err := makeReadOnly(below(proc, sysfs, path)); err != nil {
+			return err
+		}
+	}
+	for _, path := range masked {
+		if err := mask(below(proc, sysfs, path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountCgroupfs shows the container its own cgroup. A kernel without /sys/fs/cgroup has nothing to show.
+func mountCgroupfs(sysfs, attributes int) error {
+	target, err := openTarget(sysfs, "fs/cgroup")
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	cgroupfs, err := newMount("cgroup2", attributes)
+	if err != nil {
+		return err
+	}
+	return attachTo(cgroupfs, target, "/sys/fs/cgroup")
+}
+
+// newOrCloned makes a new mount of a kernel filesystem. When the namespace that it shows was left out with --skip, the kernel
+// allows no new one, and the container gets the host's.
+func newOrCloned(c *child, layer, fstype, path string, attributes int) (int, error) {
+	if !c.skips(layer) || c.skips("userns") {
+		return newMount(fstype, attributes)
+	}
+	mount, err := cloneMount(unix.AT_FDCWD, path)
+	if err != nil {
+		return -1, err
+	}
+	return mount, setMountAttr(mount, attributes)
+}
+
+// below returns the open mount that path is in, and path below it.
+func below(proc, sysfs int, path string) (mount int, name string) {
+	if name, ok := strings.CutPrefix(path, "/proc/"); ok {
+		return proc, name
+	}
+	return sysfs, strings.TrimPrefix(path, "/sys/")
+}
+
+// makeReadOnly mounts name, below the open mount, onto itself and read-only. What this kernel does not have needs nothing.
+func makeReadOnly(mount int, name string) error {
+	target, err := openTarget(mount, name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	clone, err := cloneMount(target, "")
+	if err != nil {
+		return err
+	}
+	if err := setMountAttr(clone, unix.MOUNT_ATTR_RDONLY); err != nil {
+		return err
+	}
+	return attachTo(clone, target, name)
+}
+
+// mask mounts nothing over name, below the open mount: an empty directory over a directory, /dev/null over a file.
+func mask(mount int, name string) error {
+	target, err := openTarget(mount, name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	var stat unix.Stat_t
+	if err := sys(unix.Fstat(target, &stat), "fstat(%d)", target); err != nil {
+		return err
+	}
+	var cover int
+	if stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+		cover, err = newMount("tmpfs", unix.MOUNT_ATTR_RDONLY|harmless, "mode", "555")
+	} else {
+		cover, err = cloneDevice(device{"null", 1, 3})
+	}
+	if err != nil {
+		return err
+	}
+	return attachTo(cover, target, name)
+}
+
+// newMount makes a new filesystem, mounted nowhere yet (fsopen(2), fsconfig(2), fsmount(2)). Options come in pairs, key and value.
+func newMount(fstype string, attributes int, options ...string) (mount int, err error) {
+	context, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	if err := sys(err, "fsopen(%q, FSOPEN_CLOEXEC)", fstype); err != nil {
+		return -1, err
+	}
+	defer unix.Close(context)
+	options = append([]string{"source", fstype}, options...) // what the first column of mount(8) shows
+	for ; len(options) > 0; options = options[2:] {
+		err := unix.FsconfigSetString(context, options[0], options[1])
+		if err := sys(err, "fsconfig(%d %s, FSCONFIG_SET_STRING, %q, %q)", context, fstype, options[0], options[1]); err != nil {
+			return -1, err
+		}
+	}
+	if err := sys(unix.FsconfigCreate(context), "fsconfig(%d %s, FSCONFIG_CMD_CREATE)", context, fstype); err != nil {
+		return -1, err
+	}
+	mount, err = unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, attributes)
+	return mount, sys(err, "fsmount(%d %s, FSMOUNT_CLOEXEC, %s)", context, fstype, attrNames(attributes))
+}
+
+// cloneMount makes a bind mount of path below dir, with all that is mounted below it, mounted nowhere yet (open_tree(2)).
+func cloneMount(dir int, path string) (mount int, err error) {
+	mount, err = unix.OpenTree(dir, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+	return mount, sys(err, "open_tree(%d, %q, OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH|AT_RECURSIVE)", dir, path)
+}
+
+// setMountAttr sets attributes on a mount and on all that is mounted below it (mount_setattr(2)).
+func setMountAttr(mount int, attributes int) error {
+	err := unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: uint64(attributes)})
+	return sys(err, `mount_setattr(%d, "", AT_EMPTY_PATH|AT_RECURSIVE, {attr_set=%s})`, mount, attrNames(attributes))
+}
+
+// attach attaches a mount to the directory name in dir, which is made if it is missing. The mount stays open.
+func attach(mount, dir int, name string) error {
+	target, err := openOrMake(dir, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	return attachTo(mount, target, name)
+}
+
+// openOrMake opens the directory name below dir where something is to be mounted, and makes it if it is missing.
+func openOrMake(dir int, name string) (int, error) {
+	target, err := openTarget(dir, name)
+	if errors.Is(err, unix.ENOENT) {
+		if err := sys(unix.Mkdirat(dir, name, 0o755), "mkdirat(%d, %q, 0755)", dir, name); err != nil {
+			return -1, err
+		}
+		target, err = openTarget(dir, name)
+	}
+	return target, err
+}
+
+// attachTo attaches a mount to the open file or directory target; name is for the reader.
+func attachTo(mount, target int, name string) error {
+	err := unix.MoveMount(mount, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	return sys(err, `move_mount(%d, "", %d %s, "", MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)`, mount, target, name)
+}
+
+// openTarget opens the place name below dir where something is to be mounted. It may be neither a symbolic link nor behind one.
+func openTarget(dir int, name string) (int, error) {
+	target, err := unix.Openat2(dir, name, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	return target, sys(err, "openat2(%d, %q, {O_PATH|O_NOFOLLOW|O_CLOEXEC, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS})", dir, name)
+}
+
+// attrNames spells out mount attributes.
+func attrNames(attributes int) string {
+	var names []string
+	for _, a := range []struct {
+		bit  int
+		name string
+	}{
+		{unix.MOUNT_ATTR_RDONLY, "RDONLY"}, {unix.MOUNT_ATTR_NOSUID, "NOSUID"}, {unix.MOUNT_ATTR_NODEV, "NODEV"}, {unix.MOUNT_ATTR_NOEXEC, "NOEXEC"},
+	} {
+		if attributes&a.bit != 0 {
+			names = append(names, "MOUNT_ATTR_"+a.name)
+		}
+	}
+	if names == nil {
+		return fmt.Sprint(attributes)
+	}
+	return strings.Join(names, "|")
+}
