@@ -1,4 +1,4 @@
-# barco: what a newcomer types is `make run` and `make test`.
+# barco: what a newcomer types is `make run` and `make test`. `make test ARGS='-v -run Mounts'` passes flags on to go test.
 
 GO         ?= go
 SUDO       := $(shell test "$$(id -u)" = 0 || echo sudo)
@@ -17,13 +17,8 @@ barco: $(SOURCES) | tools
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o $@ .
 
 # The tests start real containers, so they run as root; they are compiled as whoever you are.
-test: barco.test | test-tools
-	$(SUDO) ./barco.test -test.v=$(V) -test.timeout=20m
-
-barco.test: $(SOURCES) | tools
-	$(GO) test -c -ldflags '-X main.version=$(VERSION)' -o $@ .
-
-V ?= false
+test: | tools test-tools
+	$(GO) test -count=1 -timeout 20m -ldflags '-X main.version=$(VERSION)' $(if $(SUDO),-exec 'sudo -E') $(ARGS) .
 
 lint: | tools
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
@@ -31,7 +26,7 @@ lint: | tools
 	$(GO) run $(STATICCHECK) ./...
 
 clean:
-	rm -f barco barco.test
+	rm -f barco
 
 # What barco needs to be built, and its tests to run. install.sh says what it installs before it does.
 tools:

@@ -106,7 +106,11 @@ func (group *cgroup) make() error {
 	if err := sys(err, "open(%q, O_RDONLY|O_DIRECTORY|O_CLOEXEC)", group.path); err != nil {
 		return err
 	}
-	if err := sys(unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB), "flock(%d, LOCK_EX|LOCK_NB)", dir); err != nil {
+	err = sys(unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB), "flock(%d, LOCK_EX|LOCK_NB)", dir)
+	if err == nil { // another barco may have taken it for stale, and removed it, just before we had the lock
+		err = sys(unix.Access(group.path, unix.F_OK), "access(%q, F_OK)", group.path)
+	}
+	if err != nil {
 		unix.Close(dir)
 		return err
 	}

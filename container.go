@@ -16,89 +16,16 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// The container's life, both ends of it. Parent and child are two processes of this same program, and this is all they say
-// to each other, over one socketpair:
-//
-//	parent                                child
-//	config          ->                    hostname, mounts, pivot_root
-//	                <-  map my ids
-//	limits, uid_map, gid_map
-//	mapped          ->                    /dev, lo, identity, capabilities, seccomp
-//	                <-  executing         execve closes the child's end
-//	end of file: the command runs
-//
-// At any moment the child may send a line for the log instead, or the failure that ended it.
-
-// A message is one thing that parent and child say to each other.
-type message byte
-
-const (
-	messageConfig    message = 'c' // parent to child: a Config
-	messageMapIDs    message = 'm' // child to parent: the mounts are done, I need ids
-	messageMapped    message = 'd' // parent to child: done, go on
-	messageExecuting message = 'x' // child to parent: the next thing I do is execve
-	messageFailed    message = 'f' // child to parent: a Failure
-	messageLog       message = 'l' // child to parent: a line of narration
-)
-
-// A socket is one end of the conversation. SOCK_SEQPACKET keeps messages apart, and shows the other side's death as end of file.
-type socket int
-
-// packetSize is how much of a message goes into one packet: well below what a Unix socket takes by default (unix(7), SO_SNDBUF).
-const packetSize = 64 << 10
-
-// send sends a message, with payload as JSON where it has one. All packets but the last begin with a 1, to say that more follow.
-func (s socket) send(m message, payload any) error {
-	var data []byte
-	if payload != nil {
-		var err error
-		if data, err = json.Marshal(payload); err != nil {
-			return err
-		}
-	}
-	for more := byte(1); more == 1; {
-		part := data[:min(len(data), packetSize)]
-		if data = data[len(part):]; len(data) == 0 {
-			more = 0
-		}
-		packet := append([]byte{more, byte(m)}, part...)
-		if err := unix.Sendto(int(s), packet, unix.MSG_NOSIGNAL, nil); err != nil {
-			return sys(err, "send(%d, '%c')", s, m)
-		}
-	}
-	return nil
-}
-
-// receive waits for a message; its payload is JSON. The message is 0 at end of file: the other side is gone.
-func (s socket) receive() (m message, payload []byte, err error) {
-	packet := make([]byte, 2+packetSize)
-	for {
-		n, _, err := unix.Recvfrom(int(s), packet, 0)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.ECONNRESET: // it died with our message unread
-			return 0, nil, nil
-		case err != nil:
-			return 0, nil, sys(err, "recv(%d)", s)
-		case n == 0:
-			return 0, nil, nil
-		case n < 2:
-			return 0, nil, refuse("a message of %d bytes is none of barco's", n)
-		}
-		payload = append(payload, packet[2:n]...)
-		if packet[0] == 0 {
-			return message(packet[1]), payload, nil
-		}
-	}
-}
+// The container's life: the clone, what the child does before it becomes the command, the wait. Parent and child are two
+// processes of this same program; conversation.go has what they say to each other.
 
 // A container is the parent's view of the child.
 type container struct {
 	socket
-	process *os.Process // a pidfd (pidfd_open(2)), so that no signal can reach a stranger who was given the same pid
-	running atomic.Bool // the child has become the command
-	killer  atomic.Int32
+	process  *os.Process  // by a pidfd (pidfd_open(2)), so that no signal can reach a stranger who was given the same pid
+	running  atomic.Bool  // the child has become the command
+	killer   atomic.Int32 // the signal that ended it before
+	terminal *terminal    // nil when the command uses the user's streams as they are
 }
 
 // initName is the child's argv[0], all that tells it what it is; `ps` shows it until execve. What it is to do comes over the socket.
@@ -131,6 +58,7 @@ func startContainer(config *Config, group *cgroup) (*container, error) {
 		attributes.UseCgroupFD, attributes.CgroupFD = true, group.dir
 	}
 	info("cloning the container, with namespaces %s...", strings.ReplaceAll(names, "CLONE_NEW", ""))
+	lendPipes(config)
 	start := func() (*os.Process, error) {
 		return os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
 			Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs},
@@ -163,6 +91,19 @@ func startContainer(config *Config, group *cgroup) (*container, error) {
 	return c, nil
 }
 
+// lendPipes makes those of the standard streams that are pipes belong to the command's user. It can use them anyway; to open one
+// anew, as `echo > /dev/stderr` does, it has to own it. That is a convenience, so a refusal is none of the start's business. A
+// terminal, a file or a FIFO of the host's stays whose it is. Parent.
+func lendPipes(config *Config) {
+	id := hostIDs + config.UID
+	for fd := range 3 {
+		var fs unix.Statfs_t
+		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PIPEFS_MAGIC && !config.skips("userns") {
+			sys(unix.Fchown(fd, id, id), "fchown(%d, %d, %d)", fd, id, id)
+		}
+	}
+}
+
 // cloneFlags are the namespaces that clone makes, and their names. The cgroup namespace is not among them: see cgroups.go.
 func cloneFlags(config *Config) (flags uintptr, names string) {
 	for _, ns := range []struct {
@@ -184,31 +125,35 @@ func cloneFlags(config *Config) (flags uintptr, names string) {
 	return flags, strings.TrimPrefix(names, "|")
 }
 
-// expect waits until the child has said m, and passes on what it has to tell meanwhile. Parent.
+// expect waits until the child has said m, and sees to what it has to tell meanwhile. Parent.
 func (c *container) expect(m message) error {
 	for {
-		got, payload, err := c.receive()
+		got, err := c.receive()
 		switch {
 		case err != nil:
 			return err
-		case got == m:
+		case got.kind == m:
 			return nil
-		case got == messageLog:
+		case got.kind == messageLog:
 			var line string
-			if err := json.Unmarshal(payload, &line); err != nil {
+			if err := json.Unmarshal(got.payload, &line); err != nil {
 				return refuse("the container sent a line for the log that is none: %v", err)
 			}
 			logSink(line)
-		case got == messageFailed:
+		case got.kind == messageTerminal && got.descriptor >= 0 && c.terminal == nil:
+			if c.terminal, err = takeTerminal(got.descriptor); err != nil {
+				return in("terminal", err)
+			}
+		case got.kind == messageFailed:
 			failure := new(Failure)
-			if err := json.Unmarshal(payload, failure); err != nil {
+			if err := json.Unmarshal(got.payload, failure); err != nil {
 				return refuse("the container sent a failure that is none: %v", err)
 			}
 			return failure
-		case got == 0:
+		case got.kind == 0:
 			return c.diedEarly()
 		default:
-			return refuse("the container said %q where %q was due", got, m)
+			return refuse("the container said %q where %q was due", got.kind, m)
 		}
 	}
 }
@@ -243,6 +188,7 @@ func (c *container) diedEarly() error {
 
 // stop kills the child, if it still lives, and takes its exit status from the kernel, so that nothing is left of it. Parent.
 func (c *container) stop() {
+	c.terminal.restore()
 	c.process.Kill() // "already finished" is as good
 	c.process.Wait()
 	unix.Close(int(c.socket))
@@ -250,6 +196,12 @@ func (c *container) stop() {
 
 // wait waits for the command and returns its exit status: its own, or 128+N when signal N killed it. Parent.
 func (c *container) wait() (int, error) {
+	if c.terminal != nil {
+		if err := c.terminal.relay(c.process); err != nil {
+			return statusBarcoFailed, in("terminal", err)
+		}
+		c.terminal.restore()
+	}
 	state, err := c.process.Wait()
 	if err := sys(err, "waitid(P_PIDFD, WEXITED)"); err != nil {
 		return statusBarcoFailed, in("wait", err)
@@ -263,26 +215,29 @@ func (c *container) wait() (int, error) {
 	return status.ExitStatus(), nil
 }
 
-// forwardSignals hands the signals that ask a program to end on to the command. Process 1 of a pid namespace ignores every
-// signal that it has no handler for (pid_namespaces(7)), so the second one kills it. Parent.
+// forwardSignals hands signals on to the command. Process 1 of a pid namespace ignores every signal that it has no handler for
+// (pid_namespaces(7)), so the second one that asks for an end gets one. Parent.
 func (c *container) forwardSignals() {
 	signals := make(chan os.Signal, 8)
-	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2} {
 		if !signal.Ignored(s) { // nohup(1)
 			signal.Notify(signals, s)
 		}
 	}
-	for n := 1; ; n++ {
+	for asked := 0; ; {
 		s := (<-signals).(unix.Signal)
+		if s != unix.SIGUSR1 && s != unix.SIGUSR2 {
+			asked++
+		}
 		switch {
 		case !c.running.Load(): // it is still barco, and nothing in it is worth a goodbye
 			c.killer.Store(int32(s))
 			c.process.Kill()
-		case n == 1:
-			warn("passing %s on to the command; another one kills it", unix.SignalName(s))
+		case asked < 2:
+			info("passing %s on to the command; a second one that asks for its end kills it", unix.SignalName(s))
 			c.process.Signal(s)
 		default:
-			warn("%s again: killing the command", unix.SignalName(s))
+			warn("%s is the second signal that asks for the end: killing the command", unix.SignalName(s))
 			c.process.Kill()
 		}
 	}
@@ -292,9 +247,11 @@ func (c *container) forwardSignals() {
 type child struct {
 	Config
 	socket
-	root    int            // the directory that becomes /, as a mount
-	devices map[string]int // the host's device nodes, cloned while they could still be seen
-	dev     int            // /dev of the container
+	proc, sysfs, cgroupfs int            // new mounts of the kernel's filesystems, not yet in the tree
+	devices               map[string]int // bind mounts of the host's device nodes, likewise
+	root                  int            // the directory that becomes /, as a mount
+	dev                   int            // the container's /dev, as a place to mount on
+	pts                   int            // its devpts
 }
 
 // A step of the child's is one kernel feature put in place.
@@ -306,20 +263,22 @@ type step struct {
 
 // childStory is what the child does between clone and execve, in order, and why the order is what it is.
 var childStory = []step{
-	{"cgroup namespace", "cgroup", unshareCgroupNamespace},   // in its cgroup since clone: what it is in now becomes its "/"
-	{"host name", "uts", setHostname},                        // any time before its capabilities go
-	{"mount propagation", "mounts", makeMountsPrivate},       // before the first mount, or the host would see it
-	{"root", "mounts", bindRoot},                             // pivot_root wants a mount point
-	{"kernel filesystems", "mounts", mountKernelFilesystems}, // a new /proc needs a visible old one: before pivot_root
-	{"device nodes", "mounts", cloneDeviceNodes},             // from the host's /dev: before pivot_root
-	{"pivot_root", "mounts", pivotRoot},                      // from here on nothing of the host's tree has a name
-	{"id map", "", askForIDMap},                              // the parent answers when limits and map are written
-	{"/dev", "mounts", mountDev},                             // its files belong to ids: after the map
-	{"loopback", "net", bringUpLoopback},                     // needs CAP_NET_ADMIN: before it goes
-	{"identity", "", becomeUser},                             // setgroups and setuid: before the capabilities for them go
-	{"capabilities", "caps", dropCapabilities},               // all that no later step needs
-	{"seccomp", "seccomp", loadSeccomp},                      // last, as it forbids most of the above
-	{"execve", "", execCommand},                              // and barco is gone
+	{"cgroup namespace", "cgroup", unshareCgroupNamespace}, // in its cgroup since clone: what it is in now becomes its "/"
+	{"host name", "uts", setHostname},                      // any time before its capabilities go
+	{"mount propagation", "mounts", makeMountsPrivate},     // before the first mount, or the host would see it
+	{"new /proc and /sys", "mounts", newKernelFilesystems}, // allowed while the host's can be seen: before anything covers them
+	{"device nodes", "mounts", cloneDeviceNodes},           // from the host's /dev, likewise
+	{"root", "mounts", bindRoot},                           // pivot_root wants a mount point
+	{"/proc and /sys", "mounts", mountKernelFilesystems},   // while DIR's owner may still make what is missing there: before the id map
+	{"pivot_root", "mounts", pivotRoot},                    // from here on nothing of the host's tree has a name
+	{"id map", "", askForIDMap},                            // the parent answers when limits and map are written
+	{"/dev", "mounts", mountDev},                           // its files belong to ids: after the map
+	{"terminal", "", openTerminal},                         // from the devpts in /dev
+	{"loopback", "net", bringUpLoopback},                   // needs CAP_NET_ADMIN: before it goes
+	{"identity", "", becomeUser},                           // setgroups and setuid: before the capabilities for them go
+	{"capabilities", "caps", dropCapabilities},             // all that no later step needs
+	{"seccomp", "seccomp", loadSeccomp},                    // last, as it forbids most of the above
+	{"execve", "", execCommand},                            // and barco is gone
 }
 
 // childMain is main in the child. It does not return: it becomes the command, or reports why not and ends.
@@ -347,11 +306,11 @@ func initContainer() (err error) {
 	if err := dieWithParent(c); err != nil {
 		return err
 	}
-	m, payload, err := c.receive()
-	if err != nil || m != messageConfig {
+	got, err := c.receive()
+	if err != nil || got.kind != messageConfig {
 		return refuse("%s is for barco itself to start", initName)
 	}
-	if err := json.Unmarshal(payload, &c.Config); err != nil {
+	if err := json.Unmarshal(got.payload, &c.Config); err != nil {
 		return refuse("configuration: %v", err)
 	}
 	logLevel = c.logLevel()

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strconv"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -28,8 +30,7 @@ func cloneDeviceNodes(c *child) (err error) {
 			return err
 		}
 	}
-	c.dev, err = openOrMake(c.root, "dev") // and the place for them, while fsuid is still that of whoever started barco
-	return err
+	return nil
 }
 
 // cloneDevice makes a bind mount of the host's device node, having made sure that it is what its name says: a mask over
@@ -78,12 +79,12 @@ func mountDev(c *child) error {
 			return err
 		}
 	}
-	// devpts(5): a new instance, so that the container sees none of the host's terminals. gid 5 is "tty" wherever it matters.
-	pts, err := newMount("devpts", noExec, "mode", "620", "ptmxmode", "666", "gid", "5")
+	// devpts(5): a new instance, so that the container sees none of the host's terminals.
+	c.pts, err = newMount("devpts", noExec, "mode", "620", "ptmxmode", "666", "gid", strconv.Itoa(ttyGroup))
 	if err != nil {
 		return err
 	}
-	if err := attach(pts, dev, "pts"); err != nil {
+	if err := attach(c.pts, dev, "pts"); err != nil {
 		return err
 	}
 	shm, err := newMount("tmpfs", noExec|unix.MOUNT_ATTR_NODEV, "mode", "1777", "size", "64m") // shm_overview(7)

@@ -112,7 +112,6 @@ var hints = []struct {
 	{"", "write uid_map", unix.EPERM, "user_namespaces(7) wants the writer to have CAP_SETUID over these host ids"},
 	{"", "write gid_map", unix.EPERM, "user_namespaces(7) wants the writer to have CAP_SETGID over these host ids"},
 	{"", "chdir", unix.ENOENT, "--workdir does not exist inside DIR"},
-	{"", "chdir", unix.EACCES, "the command's user may not enter --workdir"},
 	{"", "chdir", unix.ENOTDIR, "--workdir is not a directory"},
 	{"", "execve", unix.E2BIG, "the arguments and the environment together are too long: see getconf ARG_MAX"},
 }

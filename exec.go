@@ -21,7 +21,7 @@ import (
 func execCommand(c *child) error {
 	unix.Umask(0o022)
 	if err := sys(unix.Chdir(c.Workdir), "chdir(%q)", c.Workdir); err != nil {
-		return err
+		return c.explainAccess(err, c.Workdir)
 	}
 	info("executing %s...", strings.Join(c.Argv, " "))
 	if err := c.send(messageExecuting, nil); err != nil {
@@ -36,6 +36,15 @@ func execCommand(c *child) error {
 	var failure *Failure
 	if errors.As(err, &failure) {
 		failure.Status, failure.Hint = whyNotExecutable(c, failure.Errno)
+	}
+	return err
+}
+
+// explainAccess adds to a "permission denied" who was denied it: the one thing that a look at the tree from outside does not show.
+func (c *child) explainAccess(err error, path string) error {
+	var failure *Failure
+	if errors.As(err, &failure) && failure.Errno == unix.EACCES {
+		failure.Hint = fmt.Sprintf("uid %d inside is uid %d on the host, who may not enter a directory on the way to %s: look at the owner and mode of each, from %s on", c.UID, hostIDs+c.UID, path, c.Root)
 	}
 	return err
 }

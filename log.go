@@ -28,7 +28,8 @@ var levelNames = [...]string{"DEBUG", "INFO", "WARN", "ERROR"}
 
 var (
 	logLevel = levelInfo
-	logSink  = func(line string) { fmt.Fprintln(os.Stderr, time.Now().Format(time.TimeOnly), line) }
+	logSink  = func(line string) { fmt.Fprint(os.Stderr, time.Now().Format(time.TimeOnly), " ", line, logEnd) }
+	logEnd   = "\n" // with a carriage return while the terminal is in raw mode
 )
 
 func (config *Config) logLevel() level {

@@ -22,6 +22,35 @@ func makeMountsPrivate(*child) error {
 	return sys(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), `mount("", "/", "", MS_REC|MS_PRIVATE)`)
 }
 
+// harmless are the attributes of a mount in which nobody has programs or devices.
+const harmless = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+
+// newKernelFilesystems makes a /proc, a /sys and a /sys/fs/cgroup, which show the kernel to the container: proc(5), sysfs(5),
+// cgroup_namespaces(7). New ones, because each shows the namespaces of the process that makes it. Child.
+func newKernelFilesystems(c *child) (err error) {
+	if c.proc, err = newOrCloned(c, "pid", "proc", "/proc", harmless); err != nil {
+		return err
+	}
+	if c.sysfs, err = newOrCloned(c, "net", "sysfs", "/sys", harmless|unix.MOUNT_ATTR_RDONLY); err != nil {
+		return err
+	}
+	c.cgroupfs, err = newOrCloned(c, "cgroup", "cgroup2", "/sys/fs/cgroup", harmless|unix.MOUNT_ATTR_RDONLY)
+	return err
+}
+
+// newOrCloned makes a new mount of a kernel filesystem. When the namespace that it shows was left out with --skip, the kernel
+// allows no new one, and the container gets the host's.
+func newOrCloned(c *child, layer, fstype, path string, attributes int) (int, error) {
+	if !c.skips(layer) || c.skips("userns") {
+		return newMount(fstype, attributes)
+	}
+	mount, err := cloneMount(unix.AT_FDCWD, path)
+	if err != nil {
+		return -1, err
+	}
+	return mount, setMountAttr(mount, attributes)
+}
+
 // bindRoot makes a mount of DIR, with all that is mounted below it, and opens it. A bind mount cannot be made onto / itself,
 // which DIR may well be, so it goes onto /proc: any directory would do that is surely there, and barco was just started from
 // /proc/self/exe. Nobody will see it there: pivot_root moves it to /. Child.
@@ -43,23 +72,6 @@ func bindRoot(c *child) error {
 		`move_mount(%d, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH)`, c.root)
 }
 
-// pivotRoot makes the new root the root of the mount namespace, and detaches the old one (pivot_root(2)). Unlike after
-// chroot(2), nothing outside is mounted any more. pivot_root(".", ".") stacks the old root on top of the new one, where
-// umount2 finds it: no directory for it is needed. Child.
-func pivotRoot(c *child) error {
-	info("pivoting into the new root...")
-	if err := sys(unix.Fchdir(c.root), "fchdir(%d)", c.root); err != nil {
-		return err
-	}
-	if err := sys(unix.PivotRoot(".", "."), `pivot_root(".", ".")`); err != nil {
-		return err
-	}
-	if err := sys(unix.Unmount(".", unix.MNT_DETACH), `umount2(".", MNT_DETACH)`); err != nil {
-		return err
-	}
-	return sys(unix.Chdir("/"), `chdir("/")`)
-}
-
 // masked are the files and directories that tell too much about the host, or reach its hardware: the list of runc's default
 // configuration, and those that Docker added since.
 var masked = []string{
@@ -70,86 +82,46 @@ var masked = []string{
 // readOnly are the parts of /proc through which the host's kernel is configured, as in runc's default configuration.
 var readOnly = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 
-// harmless are the attributes of a mount in which nobody has programs or devices.
-const harmless = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-
-// mountKernelFilesystems mounts /proc, /sys and /sys/fs/cgroup, which show the kernel to the container: proc(5), sysfs(5),
-// cgroup_namespaces(7). New ones, because each shows the namespaces of the process that mounted it. Child.
+// mountKernelFilesystems attaches them, and hides what should not be seen of them. Child.
 func mountKernelFilesystems(c *child) error {
 	info("mounting /proc, /sys and /sys/fs/cgroup...")
-	proc, err := newOrCloned(c, "pid", "proc", "/proc", harmless)
-	if err != nil {
+	if err := attach(c.proc, c.root, "proc"); err != nil {
 		return err
 	}
-	sysfs, err := newOrCloned(c, "net", "sysfs", "/sys", harmless|unix.MOUNT_ATTR_RDONLY)
-	if err != nil {
+	if err := attach(c.sysfs, c.root, "sys"); err != nil {
 		return err
 	}
-	if err := attach(proc, c.root, "proc"); err != nil {
+	if err := attach(c.cgroupfs, c.sysfs, "fs/cgroup"); err != nil {
 		return err
 	}
-	if err := attach(sysfs, c.root, "sys"); err != nil {
+	var err error
+	if c.dev, err = openOrMake(c.root, "dev"); err != nil { // mountDev's turn comes later
 		return err
-	}
-	if !c.skips("cgroup") && !c.skips("net") {
-		if err := mountCgroupfs(sysfs, harmless|unix.MOUNT_ATTR_RDONLY); err != nil {
-			return err
-		}
 	}
 	for _, path := range readOnly {
-		if err := makeReadOnly(below(proc, sysfs, path)); err != nil {
+		if err := makeReadOnly(c.below(path)); err != nil {
 			return err
 		}
 	}
 	for _, path := range masked {
-		if err := mask(below(proc, sysfs, path)); err != nil {
+		if err := mask(c.below(path)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// mountCgroupfs shows the container its own cgroup. A kernel without /sys/fs/cgroup has nothing to show.
-func mountCgroupfs(sysfs, attributes int) error {
-	target, err := openTarget(sysfs, "fs/cgroup")
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(target)
-	cgroupfs, err := newMount("cgroup2", attributes)
-	if err != nil {
-		return err
-	}
-	return attachTo(cgroupfs, target, "/sys/fs/cgroup")
-}
-
-// newOrCloned makes a new mount of a kernel filesystem. When the namespace that it shows was left out with --skip, the kernel
-// allows no new one, and the container gets the host's.
-func newOrCloned(c *child, layer, fstype, path string, attributes int) (int, error) {
-	if !c.skips(layer) || c.skips("userns") {
-		return newMount(fstype, attributes)
-	}
-	mount, err := cloneMount(unix.AT_FDCWD, path)
-	if err != nil {
-		return -1, err
-	}
-	return mount, setMountAttr(mount, attributes)
-}
-
 // below returns the open mount that path is in, and path below it.
-func below(proc, sysfs int, path string) (mount int, name string) {
+func (c *child) below(path string) (mount int, name string) {
 	if name, ok := strings.CutPrefix(path, "/proc/"); ok {
-		return proc, name
+		return c.proc, name
 	}
-	return sysfs, strings.TrimPrefix(path, "/sys/")
+	return c.sysfs, strings.TrimPrefix(path, "/sys/")
 }
 
 // makeReadOnly mounts name, below the open mount, onto itself and read-only. What this kernel does not have needs nothing.
 func makeReadOnly(mount int, name string) error {
-	target, err := openTarget(mount, name)
+	target, err := openTarget(mount, name, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -169,7 +141,7 @@ func makeReadOnly(mount int, name string) error {
 
 // mask mounts nothing over name, below the open mount: an empty directory over a directory, /dev/null over a file.
 func mask(mount int, name string) error {
-	target, err := openTarget(mount, name)
+	target, err := openTarget(mount, name, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -191,6 +163,23 @@ func mask(mount int, name string) error {
 		return err
 	}
 	return attachTo(cover, target, name)
+}
+
+// pivotRoot makes the new root the root of the mount namespace, and detaches the old one (pivot_root(2)). Unlike after
+// chroot(2), nothing outside is mounted any more. pivot_root(".", ".") stacks the old root on top of the new one, where
+// umount2 finds it: no directory for it is needed. Child.
+func pivotRoot(c *child) error {
+	info("pivoting into the new root...")
+	if err := sys(unix.Fchdir(c.root), "fchdir(%d)", c.root); err != nil {
+		return err
+	}
+	if err := sys(unix.PivotRoot(".", "."), `pivot_root(".", ".")`); err != nil {
+		return err
+	}
+	if err := sys(unix.Unmount(".", unix.MNT_DETACH), `umount2(".", MNT_DETACH)`); err != nil {
+		return err
+	}
+	return sys(unix.Chdir("/"), `chdir("/")`)
 }
 
 // newMount makes a new filesystem, mounted nowhere yet (fsopen(2), fsconfig(2), fsmount(2)). Options come in pairs, key and value.
@@ -238,12 +227,13 @@ func attach(mount, dir int, name string) error {
 
 // openOrMake opens the directory name below dir where something is to be mounted, and makes it if it is missing.
 func openOrMake(dir int, name string) (int, error) {
-	target, err := openTarget(dir, name)
+	target, err := openTarget(dir, name, unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOENT) {
-		if err := sys(unix.Mkdirat(dir, name, 0o755), "mkdirat(%d, %q, 0755)", dir, name); err != nil {
+		err := sys(unix.Mkdirat(dir, name, 0o755), "mkdirat(%d, %q, 0755)", dir, name)
+		if err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: another container with this DIR was faster
 			return -1, err
 		}
-		target, err = openTarget(dir, name)
+		return openTarget(dir, name, unix.O_DIRECTORY)
 	}
 	return target, err
 }
@@ -254,13 +244,14 @@ func attachTo(mount, target int, name string) error {
 	return sys(err, `move_mount(%d, "", %d %s, "", MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)`, mount, target, name)
 }
 
-// openTarget opens the place name below dir where something is to be mounted. It may be neither a symbolic link nor behind one.
-func openTarget(dir int, name string) (int, error) {
+// openTarget opens the place name below dir where something is to be mounted. It may be neither a symbolic link nor behind
+// one, and with O_DIRECTORY as the kind it must be a directory.
+func openTarget(dir int, name string, kind uint64) (int, error) {
 	target, err := unix.Openat2(dir, name, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Flags:   unix.O_PATH | unix.O_CLOEXEC | kind,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
-	return target, sys(err, "openat2(%d, %q, {O_PATH|O_NOFOLLOW|O_CLOEXEC, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS})", dir, name)
+	return target, sys(err, "openat2(%d, %q, {O_PATH|O_CLOEXEC|%#o, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS})", dir, name, kind)
 }
 
 // attrNames spells out mount attributes.

@@ -22,11 +22,11 @@ func askForIDMap(c *child) error {
 	if err := c.send(messageMapIDs, nil); err != nil {
 		return err
 	}
-	m, _, err := c.receive()
+	got, err := c.receive()
 	if err != nil {
 		return err
 	}
-	if m != messageMapped {
+	if got.kind != messageMapped {
 		return refuse("barco itself is gone")
 	}
 	return nil

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// What parent and child say to each other, over one socketpair (unix(7)), and this is all:
+//
+//	parent                                child
+//	config          ->                    hostname, mounts, pivot_root
+//	                <-  map my ids
+//	limits, uid_map, gid_map
+//	mapped          ->                    /dev
+//	                <-  terminal          lo, identity, capabilities, seccomp
+//	                <-  executing         execve closes the child's end
+//	end of file: the command runs
+//
+// At any moment the child may send a line for the log instead, or the failure that ended it.
+
+// A message is one thing that parent and child say to each other.
+type message byte
+
+const (
+	messageConfig    message = 'c' // parent to child: a Config
+	messageMapIDs    message = 'm' // child to parent: the mounts are done, I need ids
+	messageMapped    message = 'd' // parent to child: done, go on
+	messageExecuting message = 'x' // child to parent: the next thing I do is execve
+	messageTerminal  message = 't' // child to parent: the master of my terminal, as a descriptor
+	messageFailed    message = 'f' // child to parent: a Failure
+	messageLog       message = 'l' // child to parent: a line of narration
+)
+
+// A socket is one end of the conversation. SOCK_SEQPACKET keeps messages apart, and shows the other side's death as end of file.
+type socket int
+
+// packetSize is how much of a message goes into one packet: well below what a Unix socket takes by default (unix(7), SO_SNDBUF).
+const packetSize = 64 << 10
+
+// send sends a message: payload as JSON where it has one, and descriptors, which the other side gets copies of (SCM_RIGHTS).
+// All packets but the last begin with a 1, to say that more follow.
+func (s socket) send(m message, payload any, descriptors ...int) error {
+	var data, rights []byte
+	if payload != nil {
+		var err error
+		if data, err = json.Marshal(payload); err != nil {
+			return err
+		}
+	}
+	if descriptors != nil {
+		rights = unix.UnixRights(descriptors...)
+	}
+	for more := byte(1); more == 1; {
+		part := data[:min(len(data), packetSize)]
+		if data = data[len(part):]; len(data) == 0 {
+			more = 0
+		}
+		packet := append([]byte{more, byte(m)}, part...)
+		if err := unix.Sendmsg(int(s), packet, rights, nil, unix.MSG_NOSIGNAL); err != nil { // not by way of sys, which narrates by sending
+			return &Failure{Call: fmt.Sprintf("sendmsg(%d, '%c')", s, m), Errno: err.(unix.Errno)}
+		}
+		rights = nil
+	}
+	return nil
+}
+
+// received is a message that has arrived. Its kind is 0 at end of file: the other side is gone.
+type received struct {
+	kind       message
+	payload    []byte // JSON
+	descriptor int    // -1 without one
+}
+
+// receive waits for a message.
+func (s socket) receive() (got received, err error) {
+	got.descriptor = -1
+	packet, rights := make([]byte, 2+packetSize), make([]byte, unix.CmsgSpace(4))
+	for {
+		n, rightsN, _, _, err := unix.Recvmsg(int(s), packet, rights, unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.ECONNRESET: // it died with our message unread
+			return got, nil
+		case err != nil:
+			return got, &Failure{Call: fmt.Sprintf("recvmsg(%d)", s), Errno: err.(unix.Errno)}
+		case n == 0:
+			return got, nil
+		case n < 2:
+			return got, refuse("a message of %d bytes is none of barco's", n)
+		}
+		if messages, err := unix.ParseSocketControlMessage(rights[:rightsN]); err == nil && len(messages) == 1 {
+			if descriptors, err := unix.ParseUnixRights(&messages[0]); err == nil && len(descriptors) == 1 {
+				got.descriptor = descriptors[0]
+			}
+		}
+		got.payload = append(got.payload, packet[2:n]...)
+		if packet[0] == 0 {
+			got.kind = message(packet[1])
+			return got, nil
+		}
+	}
+}

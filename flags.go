@@ -1,0 +1,323 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+)
+
+// The command line: what a user can ask for, and what barco answers to a wrong one, which is one line that names the flag and
+// what it takes.
+
+// Config is what the user asked for, as the parent sends it to the child.
+type Config struct {
+	UID      int      // uid and gid of the command, inside
+	Root     string   // host path, absolute and free of symbolic links: what becomes /
+	Argv     []string // Argv[0] is the command, a path inside
+	Env      []string
+	Workdir  string // a path inside
+	Hostname string
+	Memory   limit // bytes
+	Weight   limit // cpu.weight, 1 to 10000
+	Pids     limit // processes and threads
+	CapAdd   []cap.Value
+	Skip     []string // layers to leave out, see layers
+	Terminal bool     // give the command a terminal of its own
+	Verbose  bool
+	Quiet    bool
+}
+
+// A limit is one cgroup v2 limit. One that was asked for must hold; barco's own default gives way where the kernel cannot enforce it.
+type limit struct {
+	Max   int64
+	Asked bool
+}
+
+// layers are what --skip leaves out, beside seccomp:GROUP, and what the container is without.
+var layers = []struct{ name, without string }{
+	{"userns", "root inside is root on the host"},
+	{"mounts", "the command has the host's whole file tree, and DIR is not used"},
+	{"pid", "the command sees every process of the host, and can signal those of its user"},
+	{"ipc", "the command shares message queues and shared memory with the host"},
+	{"net", "the command has the host's network, and reaches its abstract sockets"},
+	{"uts", "the command shares the host's name"},
+	{"cgroup", "nothing limits memory, processor time and processes"},
+	{"caps", "the command keeps every capability in its user namespace"},
+	{"seccomp", "the command may enter every system call"},
+}
+
+// skips says whether the user asked to leave a layer out.
+func (config *Config) skips(layer string) bool { return slices.Contains(config.Skip, layer) }
+
+const help = `barco runs a command in a Linux container of its own.
+
+Usage: sudo barco -m DIR -c CMD [-a ARG]... [options] [-- ARG...]
+
+  -m, --mnt DIR         the directory that becomes / (required)
+  -c, --cmd CMD         the command, an absolute path inside DIR (required)
+  -a, --arg ARG         one argument for CMD, repeatable; those after -- follow
+  -u, --uid UID         user and group id inside, 0 to 65535 (default 0)
+      --hostname NAME   (default barcontainer)
+      --env NAME=VALUE  set a variable in CMD's environment, repeatable
+      --workdir PATH    where CMD starts, a path inside DIR (default /)
+      --memory SIZE     at most this much memory: 512m, 1G, max (default 1G)
+      --cpu-weight N    share of a busy processor, 1 to 10000 (default 256)
+      --pids N          at most this many processes and threads, or max (default 64)
+      --cap-add NAME    keep one more capability, such as CAP_NET_ADMIN, repeatable
+      --skip LAYER      leave one layer out, repeatable: userns, mounts, pid, ipc,
+                        net, uts, cgroup, caps, seccomp, or seccomp:GROUP
+  -t, --tty             give CMD a terminal of its own (default: when it is on one;
+                        --tty=false turns that off)
+  -v, --verbose         narrate every system call that makes the container
+  -q, --quiet           say nothing but errors
+      --help            this text
+      --version         which barco this is
+
+Example: sudo barco -m / -c /bin/sh -a -c -a 'id; hostname'
+
+It exits as CMD does, with 128+N when signal N killed it; with 125 when barco
+itself failed, 126 when CMD cannot be executed, 127 when it does not exist.`
+
+// parseCommandLine turns barco's arguments into a Config; config and error are both nil when there is nothing to run.
+func parseCommandLine(args []string) (*Config, error) {
+	config := &Config{
+		Hostname: "barcontainer",
+		Workdir:  "/",
+		Memory:   limit{Max: 1 << 30},
+		Weight:   limit{Max: 256},
+		Pids:     limit{Max: 64},
+	}
+	var dir, command string
+	var arguments, env []string
+
+	flags := pflag.NewFlagSet("barco", pflag.ContinueOnError)
+	flags.Usage = func() {} // a wrong flag gets one line, not a page
+	flags.StringVarP(&dir, "mnt", "m", "", "")
+	flags.StringVarP(&command, "cmd", "c", "", "")
+	flags.StringArrayVarP(&arguments, "arg", "a", nil, "")
+	flags.FuncP("uid", "u", "", func(s string) (err error) { config.UID, err = parseUID(s); return err })
+	flags.Func("hostname", "", func(s string) (err error) { config.Hostname, err = parseHostname(s); return err })
+	flags.Func("env", "", func(s string) (err error) { env, err = appendEnv(env, s); return err })
+	flags.Func("workdir", "", func(s string) (err error) { config.Workdir, err = parseInsidePath(s); return err })
+	flags.Func("memory", "", func(s string) (err error) { config.Memory, err = parseMemory(s); return err })
+	flags.Func("cpu-weight", "", func(s string) (err error) { config.Weight, err = parseWeight(s); return err })
+	flags.Func("pids", "", func(s string) (err error) { config.Pids, err = parsePids(s); return err })
+	flags.Func("cap-add", "", func(s string) (err error) { config.CapAdd, err = appendCap(config.CapAdd, s); return err })
+	flags.Func("skip", "", func(s string) (err error) { config.Skip, err = appendLayer(config.Skip, s); return err })
+	flags.BoolVarP(&config.Terminal, "tty", "t", isTerminal(0) && isTerminal(1), "")
+	flags.BoolVarP(&config.Verbose, "verbose", "v", false, "")
+	flags.BoolVarP(&config.Quiet, "quiet", "q", false, "")
+	wantHelp := flags.BoolP("help", "h", false, "")
+	wantVersion := flags.Bool("version", false, "")
+
+	if err := flags.Parse(args); err != nil {
+		return nil, usageError(err)
+	}
+	positional, afterDashes := flags.Args(), flags.ArgsLenAtDash()
+	switch {
+	case *wantHelp:
+		fmt.Println(help)
+		return nil, nil
+	case *wantVersion:
+		fmt.Println("barco", version)
+		return nil, nil
+	case len(positional) > 0 && afterDashes != 0:
+		return nil, refuse("%q is not a flag: an argument for the command goes after -a, or after --", positional[0])
+	case config.Verbose && config.Quiet:
+		return nil, refuse("-v, --verbose and -q, --quiet exclude each other")
+	case config.Terminal && !(isTerminal(0) && isTerminal(1)):
+		return nil, refuse("-t, --tty: standard input and output are not a terminal")
+	case dir == "":
+		return nil, refuse("-m, --mnt is missing: it takes the directory that becomes /, such as -m /")
+	case command == "":
+		return nil, refuse("-c, --cmd is missing: it takes the command to run, such as -c /bin/sh")
+	case !filepath.IsAbs(command):
+		return nil, refuse("-c, --cmd %q: takes an absolute path inside the container, such as /bin/sh", command)
+	}
+	if uid := unix.Geteuid(); uid != 0 {
+		return nil, refuse("needs root, and runs as uid %d: try sudo barco ...", uid)
+	}
+	var err error
+	if config.Root, err = resolveRoot(dir); err != nil {
+		return nil, err
+	}
+	config.Argv = append(append([]string{command}, arguments...), positional...)
+	config.Env = mergeEnv(append(defaultEnv(config.UID), env...))
+	for _, s := range config.Argv {
+		if strings.ContainsRune(s, 0) {
+			return nil, refuse("%q: an argument cannot hold a NUL byte", s)
+		}
+	}
+	config.Terminal = config.Terminal && !config.skips("mounts") // it comes from a devpts of the container's own
+	logLevel = config.logLevel()
+	return config, nil
+}
+
+// usageError says what is wrong with a flag in one line.
+func usageError(err error) error {
+	var value *pflag.InvalidValueError
+	var unknown *pflag.NotExistError
+	var missing *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &value):
+		return refuse("%s %q: %v", flagName(value.GetFlag()), value.GetValue(), value.Unwrap())
+	case errors.As(err, &missing):
+		return refuse("%s takes a value: see barco --help", flagName(missing.GetFlag()))
+	case errors.As(err, &unknown):
+		return refuse("unknown flag -%s: see barco --help", strings.Repeat("-", min(1, len(unknown.GetSpecifiedName())-1))+unknown.GetSpecifiedName())
+	}
+	return refuse("%v: see barco --help", err)
+}
+
+func flagName(flag *pflag.Flag) string {
+	if flag.Shorthand == "" {
+		return "--" + flag.Name
+	}
+	return "-" + flag.Shorthand + ", --" + flag.Name
+}
+
+// resolveRoot returns the host path of the directory that becomes /, absolute and free of symbolic links.
+func resolveRoot(dir string) (string, error) {
+	root, err := filepath.Abs(dir)
+	if err == nil {
+		root, err = filepath.EvalSymlinks(root)
+	}
+	if err == nil {
+		var info os.FileInfo
+		if info, err = os.Stat(root); err == nil && !info.IsDir() {
+			err = unix.ENOTDIR
+		}
+	}
+	if err != nil {
+		var errno unix.Errno
+		errors.As(err, &errno)
+		return "", refuse("-m, --mnt %q: takes a directory: %v", dir, describe(errno))
+	}
+	return root, nil
+}
+
+func parseUID(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 16) // 16 bits: the id map is 65536 ids long
+	if err != nil {
+		return 0, fmt.Errorf("takes a user id, a whole number from 0 to %d", idCount-1)
+	}
+	return int(n), nil
+}
+
+func parseHostname(s string) (string, error) {
+	bad := func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.", r)
+	}
+	if s == "" || len(s) > 64 || strings.IndexFunc(s, bad) >= 0 { // 64: uname(2), __NEW_UTS_LEN
+		return "", errors.New("takes a host name of 1 to 64 letters, digits, dots and hyphens")
+	}
+	return s, nil
+}
+
+func appendEnv(env []string, s string) ([]string, error) {
+	if strings.IndexByte(s, '=') < 1 || strings.ContainsRune(s, 0) {
+		return nil, errors.New("takes NAME=VALUE")
+	}
+	return append(env, s), nil
+}
+
+func parseInsidePath(s string) (string, error) {
+	if !filepath.IsAbs(s) || strings.ContainsRune(s, 0) {
+		return "", errors.New("takes an absolute path inside the container")
+	}
+	return s, nil
+}
+
+// parseMemory reads a number of bytes with an optional k, m, g or t: powers of 1024, as in memory.max.
+func parseMemory(s string) (limit, error) {
+	shift := 0
+	digits := strings.TrimRight(s, "kKmMgGtT")
+	if len(s) == len(digits)+1 {
+		shift = 10 * (1 + strings.IndexByte("kmgt", strings.ToLower(s)[len(digits)]))
+		s = digits
+	}
+	return parseLimit(s, shift, math.MaxInt64, "takes a size such as 512m or 1G (whole numbers, k, m, g or t), or max")
+}
+
+func parsePids(s string) (limit, error) {
+	return parseLimit(s, 0, 1<<22, "takes a whole number from 1 to 4194304, or max") // 1<<22: PID_MAX_LIMIT
+}
+
+func parseWeight(s string) (limit, error) {
+	if s == "max" {
+		s = ""
+	}
+	return parseLimit(s, 0, 10000, "takes a whole number from 1 to 10000")
+}
+
+// parseLimit reads a whole number, at least 1 and with shift applied at most most, or "max", which is math.MaxInt64.
+func parseLimit(s string, shift int, most int64, takes string) (limit, error) {
+	if s == "max" {
+		return limit{Max: math.MaxInt64, Asked: true}, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil || n < 1 || n > uint64(most)>>shift {
+		return limit{}, errors.New(takes)
+	}
+	return limit{Max: int64(n << shift), Asked: true}, nil
+}
+
+func appendCap(caps []cap.Value, s string) ([]cap.Value, error) {
+	name := strings.ToLower(s)
+	if !strings.HasPrefix(name, "cap_") {
+		name = "cap_" + name
+	}
+	value, err := cap.FromName(name)
+	if err != nil || value >= cap.MaxBits() {
+		return nil, errors.New("takes a capability that this kernel knows, such as CAP_NET_ADMIN: see capabilities(7)")
+	}
+	return append(caps, value), nil
+}
+
+func appendLayer(skip []string, s string) ([]string, error) {
+	known := seccompGroups()
+	for _, layer := range layers {
+		known = append(known, layer.name)
+	}
+	if !slices.Contains(known, s) {
+		return nil, fmt.Errorf("takes one of %s", strings.Join(known, ", "))
+	}
+	return append(skip, s), nil
+}
+
+// mergeEnv keeps the last setting of each variable.
+func mergeEnv(env []string) (merged []string) {
+	for i, s := range env {
+		name, _, _ := strings.Cut(s, "=")
+		if !slices.ContainsFunc(env[i+1:], func(later string) bool { return strings.HasPrefix(later, name+"=") }) {
+			merged = append(merged, s)
+		}
+	}
+	return merged
+}
+
+// defaultEnv is the whole environment of a command: nothing of the host's comes along but the kind of terminal.
+func defaultEnv(uid int) []string {
+	home := "/"
+	if uid == 0 {
+		home = "/root"
+	}
+	env := []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=" + home,
+		"container=barco", // how systemd and others recognise a container
+	}
+	if term := os.Getenv("TERM"); term != "" {
+		env = append(env, "TERM="+term)
+	}
+	return env
+}
