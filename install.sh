@@ -32,7 +32,8 @@ need 'command -v pkg-config' pkg-config pkgconf-pkg-config pkgconf
 need "$header" libseccomp-dev libseccomp-devel libseccomp-dev
 if [ "${1:-build}" = test ]; then
 	need 'busybox | head -n 1 | grep BusyBox' busybox-static busybox busybox-static
-	need 'command -v strace' strace strace strace
+	need 'command -v qemu-system-x86_64' qemu-system-x86 qemu-system-x86-core qemu-system-x86_64
+	need 'command -v cpio' cpio cpio cpio
 fi
 [ -n "$apt" ] || exit 0
 

@@ -1,0 +1,72 @@
+#!/bin/sh
+# Runs the tests on a machine that has cgroup v2 and nothing else: Debian's cloud kernel in QEMU, by software emulation, with
+# busybox and the compiled tests on a tmpfs. Development machines are often hybrid, and cannot enforce what barco writes.
+#
+#   ./vm.sh [flag of the test binary]...      KERNEL=/path/to/vmlinuz takes another kernel than Debian's
+set -eu
+cd "$(dirname "$0")"
+work=.vm
+mkdir -p "$work"
+
+say() { echo "vm.sh: $*" >&2; }
+
+kernel=${KERNEL:-}
+if [ -z "$kernel" ]; then
+	kernel=$(ls "$work"/kernel/boot/vmlinuz-* 2>/dev/null | tail -n 1)
+fi
+if [ -z "$kernel" ]; then
+	command -v apt-get >/dev/null || { say "no apt-get here to download a kernel with: set KERNEL=/path/to/vmlinuz"; exit 1; }
+	package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+	[ -n "$package" ] || { say "apt does not know linux-image-cloud-amd64: apt-get update, or set KERNEL=/path/to/vmlinuz"; exit 1; }
+	say "downloading $package, to unpack it here, not to install it"
+	(cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$package" && dpkg-deb -x "$package"_*.deb kernel && rm "$package"_*.deb)
+	kernel=$(ls "$work"/kernel/boot/vmlinuz-* | tail -n 1)
+fi
+
+# One static binary is all of userland, beside busybox.
+${GO:-go} test -c -o "$work/barco.test" -tags netgo,osusergo -ldflags '-linkmode external -extldflags -static' .
+
+root=$work/root
+rm -rf "$root"
+mkdir -p "$root/bin" "$root/etc" "$root/new"
+cp "$(command -v busybox)" "$root/bin/busybox"
+cp "$work/barco.test" "$root/bin/barco.test"
+echo root:x:0:0:root:/root:/bin/sh >"$root/etc/passwd"
+echo root:x:0: >"$root/etc/group"
+
+# The initramfs cannot be pivoted away from, so the tests run on a tmpfs.
+cat >"$root/init" <<'INIT'
+#!/bin/busybox sh
+/bin/busybox mount -t tmpfs -o size=75% root /new
+/bin/busybox cp -a /bin /etc /new
+/bin/busybox mkdir -m 1777 /new/tmp
+/bin/busybox mkdir /new/proc /new/sys /new/dev /new/root /new/sbin
+/bin/busybox cp /run-tests /new/sbin/init
+exec /bin/busybox switch_root /new /sbin/init
+INIT
+cat >"$root/run-tests" <<'INIT'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin BARCO_MUST_RUN=1
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir /dev/pts /dev/shm
+mount -t devpts -o ptmxmode=666 devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+ip link set lo up
+cd /root
+echo "vm.sh: Linux $(uname -r), cgroup v2 with $(cat /sys/fs/cgroup/cgroup.controllers), up after $(cut -d ' ' -f 1 /proc/uptime) s"
+barco.test $(cat /proc/cmdline | sed -n 's/.*tests=//p' | tr , ' ')
+echo "vm.sh: status $?"
+poweroff -f
+INIT
+chmod +x "$root/init" "$root/run-tests"
+(cd "$root" && find . | cpio -o -H newc --quiet) | gzip -1 >"$work/initramfs"
+
+flags=$(echo "${*:--test.v=false}" | tr ' ' ,)
+log=$work/log
+timeout 1200 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -nodefaults -no-reboot -display none -serial stdio \
+	-kernel "$kernel" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 tests=$flags" </dev/null | tee "$log" | tr -d '\r' | sed -n '/vm.sh: Linux/,$p'
+tr -d '\r' <"$log" | grep -q '^vm.sh: status 0$'
