@@ -43,11 +43,11 @@ func makeCgroup(config *Config) (*cgroup, error) {
 	if config.skips("cgroup") {
 		return nil, nil
 	}
-	top, err := findCgroup2("/proc/self/mountinfo")
+	above, err := cgroupAbove()
 	if err != nil {
 		return nil, in("cgroup", err)
 	}
-	group, obstacle := newCgroup(top)
+	group, obstacle := newCgroup(above)
 	var missing []string
 	var cause error
 	for _, c := range controllers(config) {
@@ -56,7 +56,7 @@ func makeCgroup(config *Config) (*cgroup, error) {
 		}
 		err := obstacle
 		if err == nil {
-			err = enableController(top, c.name)
+			err = enableController(above, c.name)
 		}
 		if err == nil {
 			continue
@@ -73,7 +73,27 @@ func makeCgroup(config *Config) (*cgroup, error) {
 	return group, nil
 }
 
-// newCgroup makes a cgroup with a name of its own. The error is a sentence: cause and remedy.
+// cgroupAbove returns the directory below which barco makes its cgroup, "" when there is no cgroup v2. Root takes the top of the
+// tree. Anybody else needs a part of it that was delegated to them: cgroups are delegated as directories, by chown, and a
+// process moves only within what its user may write to, so the new cgroup goes beside the one that barco is in.
+func cgroupAbove() (string, error) {
+	top, err := findCgroup2("/proc/self/mountinfo")
+	if err != nil || top == "" || unix.Geteuid() == 0 {
+		return top, err
+	}
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", sys(err, `open("/proc/self/cgroup")`)
+	}
+	for line := range strings.Lines(string(data)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok { // cgroups(7): hierarchy 0 is cgroup v2
+			return filepath.Join(top, filepath.Dir(strings.TrimSpace(path))), nil
+		}
+	}
+	return "", nil
+}
+
+// newCgroup makes a cgroup with a name of its own below top. The error is a sentence: cause and remedy.
 func newCgroup(top string) (*cgroup, error) {
 	if top == "" && onV1("memory") {
 		return nil, errors.New("this host has its controllers on cgroup v1, and no cgroup v2: boot it with systemd.unified_cgroup_hierarchy=1")
@@ -89,6 +109,8 @@ func newCgroup(top string) (*cgroup, error) {
 		case err == nil:
 			info("made the cgroup %s", group.path)
 			return group, nil
+		case errors.Is(err, unix.EACCES) && unix.Geteuid() != 0:
+			return nil, fmt.Errorf("%s is not delegated to you: systemd-run --user --scope -p Delegate=yes barco ..., or use sudo", top)
 		case errors.Is(err, unix.EROFS):
 			return nil, fmt.Errorf("%s is read-only here; in Docker, docker run --privileged --cgroupns=host", top)
 		case n == 100 || !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.ENOENT):
@@ -146,15 +168,23 @@ func enableController(top, name string) error {
 	switch {
 	case slices.Contains(readWords(top+"/cgroup.subtree_control"), name):
 		return nil
+	case hasProcesses(top): // cgroups(7), the "no internal processes" rule
+		return fmt.Errorf("%s has processes of its own, so it cannot hand the %s controller down to cgroups below it; likely this is a container: move them to a cgroup of their own first", top, name)
 	case slices.Contains(readWords(top+"/cgroup.controllers"), name):
-		if err := writeExisting(unix.AT_FDCWD, top+"/cgroup.subtree_control", "+"+name); err != nil {
-			return fmt.Errorf("the %s controller is not handed down: %w", name, err)
+		err := writeExisting(unix.AT_FDCWD, top+"/cgroup.subtree_control", "+"+name)
+		if err != nil {
+			return fmt.Errorf("%s does not hand the %s controller down: %w", top, name, err)
 		}
 		return nil
 	case onV1(name):
 		return fmt.Errorf("this host is hybrid, it has the %s controller on cgroup v1: boot it with systemd.unified_cgroup_hierarchy=1", name)
 	}
 	return fmt.Errorf("%s/cgroup.controllers does not list the %s controller: enable it in the cgroups above", top, name)
+}
+
+// hasProcesses says whether processes are in the cgroup itself. The root of all, which has no cgroup.type, may have them.
+func hasProcesses(path string) bool {
+	return len(readWords(path+"/cgroup.type")) > 0 && len(readWords(path+"/cgroup.procs")) > 0
 }
 
 // onV1 says whether a cgroup v1 tree has the controller: cgroups(7), /proc/cgroups; the second field is 0 for v2.
@@ -174,14 +204,23 @@ func (group *cgroup) limit(config *Config) error {
 		return nil
 	}
 	for _, c := range controllers(config) {
-		if c.limit.Max == math.MaxInt64 { // what a new cgroup has anyway
+		value := c.limit.Max
+		if value == math.MaxInt64 { // what a new cgroup has anyway
 			continue
 		}
-		value := c.limit.Max
 		if c.name == "memory" {
 			value &^= int64(os.Getpagesize() - 1) // as the kernel does
 		}
 		info("limiting %s to %d...", c.file, value)
+		if c.name == "memory" {
+			// Without swap.max a limit on memory is one on how soon the container swaps. With oom.group the kernel ends all of the
+			// container, not the process that it likes least. Not every kernel has them.
+			for file, text := range map[string]string{"memory.swap.max": "0", "memory.oom.group": "1"} {
+				if err := writeExisting(group.dir, file, text); err != nil && !errors.Is(err, unix.ENOENT) {
+					return in("cgroup", err)
+				}
+			}
+		}
 		if err := writeExisting(group.dir, c.file, strconv.FormatInt(value, 10)); err != nil {
 			return in("cgroup", err)
 		}
@@ -190,6 +229,48 @@ func (group *cgroup) limit(config *Config) error {
 		}
 	}
 	return nil
+}
+
+// explain says which limits the container ran into, from what the kernel has counted (cgroup-v2.rst: memory.events, pids.events). Parent.
+func (group *cgroup) explain() {
+	if group == nil {
+		return
+	}
+	if killed := group.event("memory.events", "oom_kill"); killed > 0 {
+		peak := "not known to this kernel"
+		if words := readWords(group.path + "/memory.peak"); len(words) == 1 {
+			peak = formatSize(words[0])
+		}
+		fmt.Fprintf(os.Stderr, "barco: killed by the kernel: memory.max=%s reached (peak %s)\n", formatSize(readWords(group.path + "/memory.max")[0]), peak)
+	}
+	if refused := group.event("pids.events", "max"); refused > 0 {
+		warn("pids.max=%s was reached: %d times a process or thread could not be made", readWords(group.path + "/pids.max")[0], refused)
+	}
+}
+
+// event returns one counter of a file of counters, 0 where there is none.
+func (group *cgroup) event(file, name string) (count int) {
+	words := readWords(group.path + "/" + file)
+	if i := slices.Index(words, name); i >= 0 && i+1 < len(words) {
+		count, _ = strconv.Atoi(words[i+1])
+	}
+	return count
+}
+
+// formatSize writes a number of bytes as --memory takes it: 64M for 67108864.
+func formatSize(bytes string) string {
+	n, err := strconv.ParseInt(bytes, 10, 64)
+	if err != nil {
+		return bytes // "max"
+	}
+	unit := ""
+	for _, next := range []string{"K", "M", "G", "T"} {
+		if n == 0 || n%1024 != 0 {
+			break
+		}
+		n, unit = n/1024, next
+	}
+	return strconv.FormatInt(n, 10) + unit
 }
 
 // add moves a process into the cgroup, where clone could not do it. Parent.

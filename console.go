@@ -45,8 +45,10 @@ func openTerminal(c *child) error {
 		return err
 	}
 	slave := int(fd)
-	if err := sys(unix.Fchown(slave, c.UID, ttyGroup), "fchown(%d, %d, %d)", slave, c.UID, ttyGroup); err != nil {
-		return err
+	if !c.OneID { // who has no other id owns it already
+		if err := sys(unix.Fchown(slave, c.UID, ttyGroup), "fchown(%d, %d, %d)", slave, c.UID, ttyGroup); err != nil {
+			return err
+		}
 	}
 	if err := c.send(messageTerminal, nil, master); err != nil {
 		return err

@@ -95,11 +95,10 @@ func startContainer(config *Config, group *cgroup) (*container, error) {
 // anew, as `echo > /dev/stderr` does, it has to own it. That is a convenience, so a refusal is none of the start's business. A
 // terminal, a file or a FIFO of the host's stays whose it is. Parent.
 func lendPipes(config *Config) {
-	id := hostIDs + config.UID
 	for fd := range 3 {
 		var fs unix.Statfs_t
-		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PIPEFS_MAGIC && !config.skips("userns") {
-			sys(unix.Fchown(fd, id, id), "fchown(%d, %d, %d)", fd, id, id)
+		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PIPEFS_MAGIC && !config.skips("userns") && !config.OneID {
+			sys(unix.Fchown(fd, config.HostUID, config.HostUID), "fchown(%d, %d, %d)", fd, config.HostUID, config.HostUID)
 		}
 	}
 }

@@ -54,8 +54,12 @@ func cloneDevice(d device) (mount int, err error) {
 // a filesystem that the container mounted can belong only to ids that the container has. Child.
 func mountDev(c *child) error {
 	info("filling /dev...")
-	unix.SetfsgidRetGid(0)
-	unix.SetfsuidRetUid(0)
+	owner, ptsOptions := 0, []string{"mode", "620", "ptmxmode", "666", "gid", strconv.Itoa(ttyGroup)}
+	if c.OneID {
+		owner, ptsOptions = c.UID, ptsOptions[:4] // there is no other id, and no group "tty"
+	}
+	unix.SetfsgidRetGid(owner)
+	unix.SetfsuidRetUid(owner)
 	const noExec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	dev, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID, "mode", "755", "size", "64k")
 	if err != nil {
@@ -80,7 +84,7 @@ func mountDev(c *child) error {
 		}
 	}
 	// devpts(5): a new instance, so that the container sees none of the host's terminals.
-	c.pts, err = newMount("devpts", noExec, "mode", "620", "ptmxmode", "666", "gid", strconv.Itoa(ttyGroup))
+	c.pts, err = newMount("devpts", noExec, ptsOptions...)
 	if err != nil {
 		return err
 	}

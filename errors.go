@@ -64,7 +64,7 @@ func refuse(format string, args ...any) *Failure {
 // in adds the step to an error that has none yet.
 func in(step string, err error) error {
 	failure := (*Failure)(nil)
-	if !errors.As(err, &failure) {
+	if err == nil || !errors.As(err, &failure) {
 		return err
 	}
 	if failure.Step == "" {
@@ -86,6 +86,9 @@ func report(err error) string {
 		if hint := failure.hint(); hint != "" {
 			text += "\nbarco: hint: " + hint
 		}
+		if failure.Errno != 0 && failure.Status == 0 {
+			text += "\nbarco: run barco --check to see what this machine is able to do"
+		}
 	}
 	return text
 }
@@ -97,7 +100,7 @@ var hints = []struct {
 	text       string
 }{
 	{"", "clone", unix.EPERM, "making namespaces needs CAP_SYS_ADMIN and a seccomp filter that lets it through; inside a container, that one likely needs --privileged"},
-	{"", "clone", unix.ENOSPC, "likely no user namespace is left: look at /proc/sys/user/max_user_namespaces and the other max_*_namespaces, and raise the one that is 0"},
+	{"", "clone", unix.ENOSPC, "likely no namespace of one kind is left: look at the limits in /proc/sys/user/max_*_namespaces, and raise the one that is reached"},
 	{"", "clone", unix.EUSERS, "user namespaces are nested too deep: 32 is the kernel's limit"},
 	{"", "clone", unix.EINVAL, "this kernel likely lacks one of these namespaces: ls /proc/self/ns shows those it has"},
 	{"", "clone", unix.EAGAIN, "too many processes: look at ulimit -u, and at pids.max in the cgroup that barco was started in"},
@@ -106,11 +109,11 @@ var hints = []struct {
 	{"", "mkdirat", unix.EACCES, "this mount point is missing in DIR and the container may not make it: mkdir it as DIR's owner"},
 	{"", "openat2", unix.ELOOP, "a mount point inside DIR is a symbolic link, which could lead anywhere: replace it by a directory"},
 	{"", "openat2", unix.ENOTDIR, "a mount point inside DIR is not a directory: replace it by one"},
-	{"", "openat2", unix.EACCES, "the container may not enter DIR: it is host uid 524288 there, to whom DIR needs its r and x bits (chmod o+rx)"},
+	{"", "openat2", unix.EACCES, "the container may not enter DIR: what is neither root's nor of uid 524288 and up on the host needs its r and x bits for others (chmod o+rx)"},
 	{"", "fsmount", unix.EPERM, "the kernel lets a new mount show no more of this filesystem than the one barco sees (\"mount too revealing\"): likely barco runs in a container that masks it, and that container needs --privileged (Docker: or --security-opt systempaths=unconfined)"},
 	{"", "pivot_root", unix.EINVAL, "the present root likely is the initramfs, which cannot be pivoted away from: run barco on a mounted root"},
-	{"", "write uid_map", unix.EPERM, "user_namespaces(7) wants the writer to have CAP_SETUID over these host ids"},
-	{"", "write gid_map", unix.EPERM, "user_namespaces(7) wants the writer to have CAP_SETGID over these host ids"},
+	{"", "write uid_map", unix.EPERM, "barco is root, but not over these host ids: likely it runs in a user namespace that lacks them (cat /proc/self/uid_map), or without CAP_SETUID; an ordinary user can run barco outside of it"},
+	{"", "write gid_map", unix.EPERM, "barco is root, but not over these host ids: likely it runs without CAP_SETGID"},
 	{"", "chdir", unix.ENOENT, "--workdir does not exist inside DIR"},
 	{"", "chdir", unix.ENOTDIR, "--workdir is not a directory"},
 	{"", "execve", unix.E2BIG, "the arguments and the environment together are too long: see getconf ARG_MAX"},
@@ -119,6 +122,11 @@ var hints = []struct {
 func (f *Failure) hint() string {
 	if f.Hint != "" {
 		return f.Hint
+	}
+	if f.Errno == unix.EPERM || f.Errno == unix.EACCES || f.Errno == unix.ENOSPC {
+		if off := userNamespacesOff(); off != "" {
+			return off
+		}
 	}
 	for _, h := range hints {
 		if (h.step == "" || h.step == f.Step) && strings.HasPrefix(f.Call, h.call) && h.errno == f.Errno && f.Errno != 0 {

@@ -27,6 +27,9 @@ func execCommand(c *child) error {
 	if err := c.send(messageExecuting, nil); err != nil {
 		return err
 	}
+	if c.Rehearsal {
+		os.Exit(0)
+	}
 	// Whatever else is open, or was left open by whoever started barco, closes at execve. One open directory of the host
 	// would be a way out (CVE-2024-21626). So does our end of the socket, which tells the parent.
 	if err := sys(unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC), "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)"); err != nil {
@@ -44,7 +47,7 @@ func execCommand(c *child) error {
 func (c *child) explainAccess(err error, path string) error {
 	var failure *Failure
 	if errors.As(err, &failure) && failure.Errno == unix.EACCES {
-		failure.Hint = fmt.Sprintf("uid %d inside is uid %d on the host, who may not enter a directory on the way to %s: look at the owner and mode of each, from %s on", c.UID, hostIDs+c.UID, path, c.Root)
+		failure.Hint = fmt.Sprintf("uid %d inside is uid %d on the host, who may not enter a directory on the way to %s: look at the owner and mode of each, from %s on", c.UID, c.HostUID, path, c.Root)
 	}
 	return err
 }
@@ -61,7 +64,7 @@ func whyNotExecutable(c *child, errno unix.Errno) (status int, hint string) {
 		}
 		return statusNotFound, fmt.Sprintf("%s does not exist inside %s: -c takes a path as the container sees it", path, c.Root)
 	case err != nil:
-		return statusNotExecutable, fmt.Sprintf("uid %d inside, which is uid %d on the host, may not enter a directory on the way to %s", c.UID, hostIDs+c.UID, path)
+		return statusNotExecutable, fmt.Sprintf("uid %d inside, which is uid %d on the host, may not enter a directory on the way to %s", c.UID, c.HostUID, path)
 	case info.IsDir():
 		return statusNotExecutable, path + " is a directory"
 	case !info.Mode().IsRegular():
@@ -69,7 +72,7 @@ func whyNotExecutable(c *child, errno unix.Errno) (status int, hint string) {
 	case info.Mode()&0o111 == 0:
 		return statusNotExecutable, path + " is not executable: chmod +x it"
 	case errno == unix.EACCES:
-		return statusNotExecutable, fmt.Sprintf("%s may not be executed by uid %d inside, which is uid %d on the host: look at its mode, or at its interpreter's, and whether it is mounted noexec", path, c.UID, hostIDs+c.UID)
+		return statusNotExecutable, fmt.Sprintf("%s may not be executed by uid %d inside, which is uid %d on the host: look at its mode, or at its interpreter's, and whether it is mounted noexec", path, c.UID, c.HostUID)
 	case errno == unix.E2BIG:
 		return statusNotExecutable, "" // the table knows
 	}

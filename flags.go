@@ -20,20 +20,24 @@ import (
 
 // Config is what the user asked for, as the parent sends it to the child.
 type Config struct {
-	UID      int      // uid and gid of the command, inside
-	Root     string   // host path, absolute and free of symbolic links: what becomes /
-	Argv     []string // Argv[0] is the command, a path inside
-	Env      []string
-	Workdir  string // a path inside
-	Hostname string
-	Memory   limit // bytes
-	Weight   limit // cpu.weight, 1 to 10000
-	Pids     limit // processes and threads
-	CapAdd   []cap.Value
-	Skip     []string // layers to leave out, see layers
-	Terminal bool     // give the command a terminal of its own
-	Verbose  bool
-	Quiet    bool
+	UID       int      // uid and gid of the command, inside
+	HostUID   int      // what UID is on the host
+	OneID     bool     // barco is not root, so UID is the only id that exists inside
+	Root      string   // host path, absolute and free of symbolic links: what becomes /
+	Argv      []string // Argv[0] is the command, a path inside
+	Env       []string
+	Workdir   string // a path inside
+	Hostname  string
+	Memory    limit // bytes
+	Weight    limit // cpu.weight, 1 to 10000
+	Pids      limit // processes and threads
+	CapAdd    []cap.Value
+	Skip      []string // layers to leave out, see layers
+	Check     bool     // no container, but --check
+	Rehearsal bool     // all of a start but its execve, which is what --check does
+	Terminal  bool     // give the command a terminal of its own
+	Verbose   bool
+	Quiet     bool
 }
 
 // A limit is one cgroup v2 limit. One that was asked for must hold; barco's own default gives way where the kernel cannot enforce it.
@@ -79,6 +83,7 @@ Usage: sudo barco -m DIR -c CMD [-a ARG]... [options] [-- ARG...]
                         --tty=false turns that off)
   -v, --verbose         narrate every system call that makes the container
   -q, --quiet           say nothing but errors
+      --check           say whether this machine is able, and what it lacks
       --help            this text
       --version         which barco this is
 
@@ -117,6 +122,7 @@ func parseCommandLine(args []string) (*Config, error) {
 	flags.BoolVarP(&config.Verbose, "verbose", "v", false, "")
 	flags.BoolVarP(&config.Quiet, "quiet", "q", false, "")
 	wantHelp := flags.BoolP("help", "h", false, "")
+	wantCheck := flags.Bool("check", false, "")
 	wantVersion := flags.Bool("version", false, "")
 
 	if err := flags.Parse(args); err != nil {
@@ -130,6 +136,9 @@ func parseCommandLine(args []string) (*Config, error) {
 	case *wantVersion:
 		fmt.Println("barco", version)
 		return nil, nil
+	case *wantCheck:
+		config.Check = true
+		return config, nil
 	case len(positional) > 0 && afterDashes != 0:
 		return nil, refuse("%q is not a flag: an argument for the command goes after -a, or after --", positional[0])
 	case config.Verbose && config.Quiet:
@@ -143,13 +152,11 @@ func parseCommandLine(args []string) (*Config, error) {
 	case !filepath.IsAbs(command):
 		return nil, refuse("-c, --cmd %q: takes an absolute path inside the container, such as /bin/sh", command)
 	}
-	if uid := unix.Geteuid(); uid != 0 {
-		return nil, refuse("needs root, and runs as uid %d: try sudo barco ...", uid)
-	}
 	var err error
 	if config.Root, err = resolveRoot(dir); err != nil {
 		return nil, err
 	}
+	config.OneID, config.HostUID = unix.Geteuid() != 0, hostUID(config.UID)
 	config.Argv = append(append([]string{command}, arguments...), positional...)
 	config.Env = mergeEnv(append(defaultEnv(config.UID), env...))
 	for _, s := range config.Argv {

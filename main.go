@@ -41,7 +41,10 @@ func main() {
 		return // --help and --version have said what there is to say
 	}
 	status := statusBarcoFailed
-	if err == nil {
+	switch {
+	case err == nil && config.Check:
+		status = check()
+	case err == nil:
 		status, err = run(config)
 	}
 	if err != nil {
@@ -83,7 +86,9 @@ func run(config *Config) (status int, err error) {
 	if err := container.expectCommand(); err != nil { // end of file: the child has become the command
 		return statusBarcoFailed, err
 	}
-	return container.wait()
+	status, err = container.wait()
+	group.explain()
+	return status, err
 }
 
 // announce warns of what the user has chosen and may not have thought through.
@@ -92,6 +97,9 @@ func announce(config *Config) {
 		if config.skips(layer.name) {
 			warn("LEFT OUT, as --skip asks: %s. Now %s", layer.name, layer.without)
 		}
+	}
+	if config.OneID && !config.skips("userns") {
+		info("without root, uid %d inside is you, uid %d, and no other id exists inside", config.UID, config.HostUID)
 	}
 	if config.Root == "/" && !config.skips("mounts") {
 		warn("the container's / is the host's own: what anyone may read or write there, /tmp for one, so may the command")

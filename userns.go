@@ -16,6 +16,19 @@ const (
 	idCount = 65536
 )
 
+// An idMap is one line of /proc/PID/uid_map or gid_map.
+type idMap struct{ Inside, Outside, Length int }
+
+func (m idMap) String() string { return fmt.Sprintf("%d %d %d", m.Inside, m.Outside, m.Length) }
+
+// hostUID returns what a uid inside is on the host. Without root there is only one, and it is whoever started barco.
+func hostUID(inside int) int {
+	if uid := unix.Geteuid(); uid != 0 {
+		return uid
+	}
+	return hostIDs + inside
+}
+
 // askForIDMap asks the parent to write the id maps, and waits until it has. Child.
 func askForIDMap(c *child) error {
 	info("asking the parent to map user and group ids...")
@@ -32,20 +45,25 @@ func askForIDMap(c *child) error {
 	return nil
 }
 
-// writeIDMaps maps the container's ids, 0 to 65535, to host ids that belong to nobody. The pid cannot have gone to another
-// process: it stays the child's until the parent has waited for it. Parent.
+// writeIDMaps maps the container's ids, 0 to 65535, to host ids that belong to nobody. Without root, the kernel allows one
+// id, the user's own, and only when setgroups is given up: else a user could drop a group that keeps files from them
+// (user_namespaces(7)). The pid cannot have gone to another process: it is the child's until the parent has waited for it. Parent.
 func writeIDMaps(config *Config, pid int) error {
 	if config.skips("userns") {
 		return nil
 	}
-	line := fmt.Sprintf("%d %d %d\n", 0, hostIDs, idCount) // inside, outside, length
-	info("mapping ids: 0 to %d inside are %d to %d outside", idCount-1, hostIDs, hostIDs+idCount-1)
-	for _, name := range []string{"uid_map", "gid_map"} {
-		if err := writeExisting(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/%s", pid, name), line); err != nil {
+	uids, gids := idMap{0, hostIDs, idCount}, idMap{0, hostIDs, idCount}
+	if config.OneID {
+		uids, gids = idMap{config.UID, unix.Geteuid(), 1}, idMap{config.UID, unix.Getegid(), 1}
+		if err := writeExisting(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/setgroups", pid), "deny"); err != nil {
 			return in("id map", err)
 		}
 	}
-	return nil
+	info("mapping ids: %d inside is %d outside, and so on for %d ids", uids.Inside, uids.Outside, uids.Length)
+	if err := writeExisting(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/uid_map", pid), uids.String()); err != nil {
+		return in("id map", err)
+	}
+	return in("id map", writeExisting(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/gid_map", pid), gids.String()))
 }
 
 // becomeUser takes on the ids that the command will have, and none of the groups that barco was started with
@@ -55,11 +73,13 @@ func becomeUser(c *child) error {
 	info("becoming uid and gid %d...", c.UID)
 	id := uintptr(c.UID)
 	group := uint32(c.UID)
-	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 1, uintptr(unsafe.Pointer(&group)), 0)
-	if err := sys(errnoOrNil(errno), "setgroups(1, [%d])", group); err != nil {
-		return err
+	if !c.OneID { // who is not root keeps their groups, which are nobody's inside
+		_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 1, uintptr(unsafe.Pointer(&group)), 0)
+		if err := sys(errnoOrNil(errno), "setgroups(1, [%d])", group); err != nil {
+			return err
+		}
 	}
-	_, _, errno = unix.RawSyscall(unix.SYS_SETRESGID, id, id, id)
+	_, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, id, id, id)
 	if err := sys(errnoOrNil(errno), "setresgid(%d, %d, %d)", id, id, id); err != nil {
 		return err
 	}

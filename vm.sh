@@ -41,13 +41,20 @@ cat >"$root/init" <<'INIT'
 /bin/busybox cp -a /bin /etc /new
 /bin/busybox mkdir -m 1777 /new/tmp
 /bin/busybox mkdir /new/proc /new/sys /new/dev /new/root /new/sbin
+/bin/busybox mkdir /proc /sys /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs dev /dev
+BARCO_TEST_RUN_AS_BARCO=1 /bin/barco.test -q -m / -c /bin/busybox >/new/root/initramfs 2>&1 # TestInitramfs reads it
+echo "status $?" >>/new/root/initramfs
+/bin/busybox umount /proc /sys /dev
 /bin/busybox cp /run-tests /new/sbin/init
 exec /bin/busybox switch_root /new /sbin/init
 INIT
 cat >"$root/run-tests" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin BARCO_MUST_RUN=1
+export PATH=/bin BARCO_TEST_INITRAMFS=/root/initramfs
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
@@ -68,5 +75,5 @@ chmod +x "$root/init" "$root/run-tests"
 flags=$(echo "${*:--test.v=false}" | tr ' ' ,)
 log=$work/log
 timeout 1200 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -nodefaults -no-reboot -display none -serial stdio \
-	-kernel "$kernel" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 tests=$flags" </dev/null | tee "$log" | tr -d '\r' | sed -n '/vm.sh: Linux/,$p'
+	-kernel "$kernel" -initrd "$work/initramfs" -append "console=ttyS0 quiet loglevel=1 panic=-1 tests=$flags" </dev/null | tee "$log" | tr -d '\r' | sed -n '/vm.sh: Linux/,$p'
 tr -d '\r' <"$log" | grep -q '^vm.sh: status 0$'
