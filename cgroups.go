@@ -1,13 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +22,8 @@ import (
 // A cgroup is the one that this run has made. A nil one stands for none: --skip cgroup, or a host without cgroup v2.
 type cgroup struct {
 	path string // host path
-	dir  int    // the directory, open and locked: the lock tells other barcos that this one lives
+	dir  int    // the directory, open
+	kill int    // cgroup.kill, open and locked: the lock tells other barcos that this one lives
 }
 
 // A controller is one limit: the controller behind it, the file it is written to, and what is written.
@@ -103,7 +104,7 @@ func newCgroup(top string) (*cgroup, error) {
 	}
 	removeStale(top)
 	for n := 0; ; n++ { // a name is taken only while another barco is between its mkdir and its flock
-		group := &cgroup{path: fmt.Sprintf("%s/%s%d-%d", top, cgroupPrefix, os.Getpid(), n), dir: -1}
+		group := &cgroup{path: fmt.Sprintf("%s/%s%d-%d", top, cgroupPrefix, os.Getpid(), n), dir: -1, kill: -1}
 		err := group.make()
 		switch {
 		case err == nil:
@@ -119,43 +120,58 @@ func newCgroup(top string) (*cgroup, error) {
 	}
 }
 
-// make makes the directory, opens it and locks it (flock(2)). The kernel drops the lock when barco ends, however it ends.
-func (group *cgroup) make() error {
+// make makes the directory, and locks it (flock(2)): the kernel drops the lock when barco ends, however it ends. Whoever can
+// open a file can lock it, so the lock is on cgroup.kill, which nobody but the owner can open, and the container not at all.
+func (group *cgroup) make() (err error) {
 	if err := sys(unix.Mkdir(group.path, 0o755), "mkdir(%q, 0755)", group.path); err != nil {
 		return err
 	}
-	dir, err := unix.Open(group.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	group.dir, err = unix.Open(group.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err := sys(err, "open(%q, O_RDONLY|O_DIRECTORY|O_CLOEXEC)", group.path); err != nil {
 		return err
 	}
-	err = sys(unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB), "flock(%d, LOCK_EX|LOCK_NB)", dir)
-	if err == nil { // another barco may have taken it for stale, and removed it, just before we had the lock
+	if group.kill, err = lock(group.path); err == nil { // another barco may have taken it for stale, and removed it, just before we had the lock
 		err = sys(unix.Access(group.path, unix.F_OK), "access(%q, F_OK)", group.path)
 	}
 	if err != nil {
-		unix.Close(dir)
-		return err
+		group.close()
 	}
-	group.dir = dir
-	return nil
+	return err
+}
+
+// lock opens and locks a cgroup's cgroup.kill. EWOULDBLOCK says that a living barco has it.
+func lock(path string) (kill int, err error) {
+	kill, err = unix.Open(path+"/cgroup.kill", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err := sys(err, "open(%q, O_WRONLY|O_CLOEXEC)", path+"/cgroup.kill"); err != nil {
+		return -1, err
+	}
+	if err := sys(unix.Flock(kill, unix.LOCK_EX|unix.LOCK_NB), "flock(%d, LOCK_EX|LOCK_NB)", kill); err != nil {
+		unix.Close(kill)
+		return -1, err
+	}
+	return kill, nil
+}
+
+// close lets go of the cgroup, and of its lock.
+func (group *cgroup) close() {
+	unix.Close(group.dir)
+	unix.Close(group.kill)
 }
 
 // findCgroup2 returns where the cgroup v2 tree is mounted, "" when it is not. /sys/fs/cgroup is only where it usually is; an
 // ordinary directory there would take our files and limit nothing.
 func findCgroup2(mountinfo string) (string, error) {
-	file, err := os.Open(mountinfo)
+	data, err := os.ReadFile(mountinfo)
 	if err != nil {
 		return "", sys(err, "open(%q)", mountinfo)
 	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() { // proc_pid_mountinfo(5): ... fifth field mount point ... " - " filesystem type ...
-		before, after, _ := strings.Cut(lines.Text(), " - ")
+	for line := range strings.Lines(string(data)) { // proc_pid_mountinfo(5): ... fifth field mount point ... " - " filesystem type ...
+		before, after, _ := strings.Cut(line, " - ")
 		if fields := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 {
 			return unescape(fields[4]), nil
 		}
 	}
-	return "", lines.Err()
+	return "", nil
 }
 
 // unescape undoes the kernel's octal escapes of blanks and backslashes in a path of mountinfo.
@@ -286,7 +302,7 @@ func (group *cgroup) remove() {
 	if err := destroy(group.path); err != nil {
 		warn("cannot remove the cgroup %s, the next barco will try again: %v", group.path, err)
 	}
-	unix.Close(group.dir)
+	group.close()
 }
 
 // destroy kills every process in the cgroup, waits until they are gone, and removes it.
@@ -322,20 +338,22 @@ func waitUntilEmpty(path string) error {
 	return refuse("processes %v do not end", readWords(path+"/cgroup.procs"))
 }
 
-// removeStale removes the cgroups of barcos that ended without a chance to do it: those that nobody holds the lock of. Parent.
+// removeStale removes the cgroups of barcos that ended without a chance to do it: those that bear such a name, and whose lock
+// nobody holds. Parent.
 func removeStale(top string) {
 	paths, _ := filepath.Glob(top + "/" + cgroupPrefix + "*")
 	for _, path := range paths {
-		dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if !regexp.MustCompile(`^\d+-\d+$`).MatchString(strings.TrimPrefix(filepath.Base(path), cgroupPrefix)) {
+			continue // somebody else's
+		}
+		kill, err := lock(path)
 		if err != nil {
-			continue // its barco has removed it meanwhile
+			continue // a living barco's, or gone meanwhile
 		}
-		if unix.Flock(dir, unix.LOCK_EX|unix.LOCK_NB) == nil {
-			if err := destroy(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				warn("cannot remove the cgroup %s of a barco that has ended: %v", path, err)
-			}
+		if err := destroy(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			warn("cannot remove the cgroup %s of a barco that has ended: %v", path, err)
 		}
-		unix.Close(dir)
+		unix.Close(kill)
 	}
 }
 

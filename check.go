@@ -34,9 +34,9 @@ type finding struct {
 const oldestMajor, oldestMinor = 5, 14
 
 // check prints what it finds and returns the exit status: 0 when the classic line will work in full, 1 with less, 2 when it cannot.
-func check() (status int) {
+func check(signals <-chan os.Signal) (status int) {
 	logLevel = levelError
-	findings := slices.Concat(checkKernel(), checkNamespaces(), checkSurroundings(), checkCgroups(), checkSeccomp(), rehearse())
+	findings := slices.Concat(checkKernel(), checkNamespaces(), checkSurroundings(), checkCgroups(), checkSeccomp(), rehearse(signals))
 	for _, f := range findings {
 		line := fmt.Sprintf("%-8s %s", verdictNames[f.verdict], f.thing)
 		if f.remedy != "" {
@@ -176,13 +176,13 @@ func checkSeccomp() []finding {
 }
 
 // rehearse starts a container on / and ends it where it would execute its command.
-func rehearse() []finding {
+func rehearse(signals <-chan os.Signal) []finding {
 	config := &Config{
 		Rehearsal: true, Quiet: true, OneID: unix.Geteuid() != 0, HostUID: hostUID(0),
-		Root: "/", Argv: []string{"rehearsal"}, Workdir: "/", Hostname: "rehearsal",
+		Root: "/", Argv: bytesTexts([]string{"rehearsal"}), Workdir: "/", Hostname: "rehearsal",
 		Skip: []string{"cgroup"}, // checkCgroups has said what there is to say
 	}
-	_, err := run(config)
+	_, err := run(config, signals)
 	failure := (*Failure)(nil)
 	if errors.As(err, &failure) {
 		return []finding{{verdictMissing, "rehearsal: " + err.Error(), failure.hint()}}

@@ -25,8 +25,8 @@ func isTerminal(fd int) bool {
 	return err == nil
 }
 
-// openTerminal opens a pseudo-terminal, sends the parent the master, and makes the slave the controlling terminal of a new
-// session (setsid(2), TIOCSCTTY(2const)) and the standard streams, but for a standard error that goes elsewhere. Child.
+// openTerminal opens a pseudo-terminal, sends the parent the master, and makes the slave the controlling terminal of its
+// session (TIOCSCTTY(2const)) and the standard streams, but for a standard error that goes elsewhere. Child.
 func openTerminal(c *child) error {
 	if !c.Terminal {
 		return nil
@@ -39,22 +39,16 @@ func openTerminal(c *child) error {
 	if err := sys(unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0), "ioctl(%d, TIOCSPTLCK, [0])", master); err != nil {
 		return err
 	}
-	// The slave by way of its master, not by its name: a path could have been made to mislead (CVE-2025-52565).
-	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY)
-	if err := sys(errnoOrNil(errno), "ioctl(%d, TIOCGPTPEER, O_RDWR|O_NOCTTY)", master); err != nil {
+	slave, err := openSlave(master)
+	if err != nil {
 		return err
 	}
-	slave := int(fd)
 	if !c.OneID { // who has no other id owns it already
 		if err := sys(unix.Fchown(slave, c.UID, ttyGroup), "fchown(%d, %d, %d)", slave, c.UID, ttyGroup); err != nil {
 			return err
 		}
 	}
 	if err := c.send(messageTerminal, nil, master); err != nil {
-		return err
-	}
-	_, err = unix.Setsid()
-	if err := sys(err, "setsid()"); err != nil {
 		return err
 	}
 	if err := sys(unix.IoctlSetInt(slave, unix.TIOCSCTTY, 0), "ioctl(%d, TIOCSCTTY, 0)", slave); err != nil {
@@ -71,48 +65,70 @@ func openTerminal(c *child) error {
 	return nil
 }
 
-// A terminal is the parent's side: the master, and how the user's own terminal was set before.
+// openSlave opens the other side of a master. Not by its name: a path could have been made to mislead (CVE-2025-52565). Both.
+func openSlave(master int) (slave int, err error) {
+	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	return int(fd), sys(errnoOrNil(errno), "ioctl(%d, TIOCGPTPEER, O_RDWR|O_NOCTTY|O_CLOEXEC)", master)
+}
+
+// keepTerminals notes the settings of the terminals among the standard streams, and returns what puts them back: whatever the
+// command, or takeTerminal, has done to them, and however it ended. Parent.
+func keepTerminals() (restore func()) {
+	var settings [3]*unix.Termios
+	for fd := range settings {
+		settings[fd], _ = unix.IoctlGetTermios(fd, unix.TCGETS)
+	}
+	return func() {
+		for fd, before := range settings {
+			if isTerminal(fd) {
+				unix.IoctlSetTermios(fd, unix.TCSETS, before) // TCSETSW would wait for a terminal that is stopped
+			}
+		}
+		logEnd = "\n"
+	}
+}
+
+// A terminal is the parent's side of it.
 type terminal struct {
 	master     int
-	before     *unix.Termios
 	interrupts int // Ctrl-C that nothing heard
 }
 
 // takeTerminal puts the user's terminal into raw mode: every key goes to the container, and what a key means is decided
-// there (termios(3)). restore has to follow, whatever happens. Parent.
+// there (termios(3)). keepTerminals puts it back. Parent.
 func takeTerminal(master int) (*terminal, error) {
-	before, err := unix.IoctlGetTermios(0, unix.TCGETS)
-	if err := sys(err, "ioctl(0, TCGETS)"); err != nil {
+	t := &terminal{master: master}
+	if _, err := openSlave(master); err != nil { // while nobody has it open, reading from the master fails
 		return nil, err
 	}
-	t := &terminal{master: master, before: before}
+	if err := sys(unix.SetNonblock(master, true), "fcntl(%d, F_SETFL, O_NONBLOCK)", master); err != nil {
+		return nil, err
+	}
+	changes := make(chan os.Signal, 1)
+	signal.Notify(changes, unix.SIGWINCH, unix.SIGCONT) // SIGCONT: after a stop, the shell has set the terminal its own way
+	go func() {
+		for range changes {
+			t.resize()
+			setRaw()
+		}
+	}()
 	t.resize()
-	raw := *before
+	logEnd = "\r\n"
+	return t, setRaw()
+}
+
+// setRaw puts the user's terminal into raw mode, as cfmakeraw(3) does. Parent.
+func setRaw() error {
+	raw, err := unix.IoctlGetTermios(0, unix.TCGETS)
+	if err := sys(err, "ioctl(0, TCGETS)"); err != nil {
+		return err
+	}
 	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
 	raw.Oflag &^= unix.OPOST
 	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 	raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
 	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
-	if err := sys(unix.IoctlSetTermios(0, unix.TCSETSW, &raw), "ioctl(0, TCSETSW, raw)"); err != nil {
-		return nil, err
-	}
-	logEnd = "\r\n"
-	winch := make(chan os.Signal, 1)
-	signal.Notify(winch, unix.SIGWINCH)
-	go func() {
-		for range winch {
-			t.resize()
-		}
-	}()
-	return t, sys(unix.SetNonblock(master, true), "fcntl(%d, F_SETFL, O_NONBLOCK)", master)
-}
-
-// restore gives the user's terminal back as it was. Parent.
-func (t *terminal) restore() {
-	if t != nil {
-		unix.IoctlSetTermios(0, unix.TCSETSW, t.before)
-		logEnd = "\n"
-	}
+	return sys(unix.IoctlSetTermios(0, unix.TCSETS, raw), "ioctl(0, TCSETS, raw)")
 }
 
 // resize gives the container's terminal the size of the user's; the kernel tells the programs on it (SIGWINCH).
@@ -131,36 +147,34 @@ func (t *terminal) relay(command *os.Process) error {
 	defer unix.Close(ended)
 	var typed []byte // and not yet taken by the container; more is not read meanwhile
 	buffer := make([]byte, 32<<10)
-	for keyboard := true; ; {
-		poll := []unix.PollFd{{Fd: int32(t.master), Events: unix.POLLIN}, {Fd: int32(ended), Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLIN}}
+	for {
+		poll := []unix.PollFd{{Fd: int32(t.master), Events: unix.POLLIN}, {Fd: int32(ended), Events: unix.POLLIN}, {Fd: 0, Events: unix.POLLIN}}
 		if len(typed) > 0 {
 			poll[0].Events |= unix.POLLOUT
-		} else if keyboard {
-			poll[2].Fd = 0
+			poll[2].Fd = -1
 		}
 		if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
 			return sys(err, "poll([%d, %d, 0])", t.master, ended)
 		}
-		n, err := unix.Read(t.master, buffer)
-		switch {
-		case n > 0: // all there is on the screen, before the command's end counts
-			if _, err := os.Stdout.Write(buffer[:n]); err != nil {
-				return refuse("writing to the terminal: %v", err)
-			}
-		case poll[1].Revents != 0:
+		if n, _ := unix.Read(t.master, buffer); n > 0 { // all there is on the screen, before the command's end counts
+			os.Stdout.Write(buffer[:n])
+			continue
+		}
+		if poll[1].Revents != 0 {
 			return nil
-		case err == unix.EIO: // nobody has the slave open any more, so only the end is left to wait for
-			unix.Poll(poll[1:2], -1)
-		default:
-			if poll[2].Revents != 0 {
-				n, err := unix.Read(0, buffer)
-				keyboard = n > 0 || err == unix.EINTR
-				typed = append(typed, buffer[:max(n, 0)]...)
-				t.countInterrupts(command, buffer[:max(n, 0)])
+		}
+		if poll[2].Revents != 0 {
+			n, err := unix.Read(0, buffer)
+			if n <= 0 && err != unix.EINTR { // in raw mode that is no Ctrl-D: the user's terminal is gone
+				command.Kill()
+				unix.Poll(poll[1:2], -1)
+				return nil
 			}
-			if n, _ := unix.Write(t.master, typed); n > 0 {
-				typed = typed[n:]
-			}
+			typed = append(typed, buffer[:max(n, 0)]...)
+			t.countInterrupts(command, typed)
+		}
+		if n, _ := unix.Write(t.master, typed); n > 0 {
+			typed = typed[n:]
 		}
 	}
 }

@@ -38,7 +38,7 @@ const childSocket socket = 3
 //
 // Go cannot fork without exec, so the child is barco once more, run from /proc/self/exe. It has no ids yet, and execve takes
 // every capability from a process without ids, except the ambient ones (capabilities(7)).
-func startContainer(config *Config, group *cgroup) (*container, error) {
+func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*container, error) {
 	info("making a socket pair for parent and child...")
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err := sys(err, "socketpair(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC, 0)"); err != nil {
@@ -48,7 +48,8 @@ func startContainer(config *Config, group *cgroup) (*container, error) {
 	defer theirs.Close() // our copy of it: while it is open, the child's death would not show as end of file
 
 	flags, names := cloneFlags(config)
-	attributes := &unix.SysProcAttr{Cloneflags: flags}
+	// A session of its own (setsid(2)): the command has no business with the host's terminal, nor with its process groups.
+	attributes := &unix.SysProcAttr{Cloneflags: flags, Setsid: true}
 	if !config.skips("userns") {
 		for c := range cap.MaxBits() {
 			attributes.AmbientCaps = append(attributes.AmbientCaps, uintptr(c))
@@ -58,7 +59,7 @@ func startContainer(config *Config, group *cgroup) (*container, error) {
 		attributes.UseCgroupFD, attributes.CgroupFD = true, group.dir
 	}
 	info("cloning the container, with namespaces %s...", strings.ReplaceAll(names, "CLONE_NEW", ""))
-	lendPipes(config)
+	openPipes()
 	start := func() (*os.Process, error) {
 		return os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
 			Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs},
@@ -77,7 +78,7 @@ func startContainer(config *Config, group *cgroup) (*container, error) {
 	}
 	info("the container is process %d here, and process 1 inside", process.Pid)
 	c := &container{socket: socket(pair[0]), process: process}
-	go c.forwardSignals()
+	go c.forwardSignals(signals)
 	if group != nil && !attributes.UseCgroupFD {
 		err = group.add(process.Pid) // the child waits for its configuration, so it does nothing outside its cgroup
 	}
@@ -91,14 +92,14 @@ func startContainer(config *Config, group *cgroup) (*container, error) {
 	return c, nil
 }
 
-// lendPipes makes those of the standard streams that are pipes belong to the command's user. It can use them anyway; to open one
-// anew, as `echo > /dev/stderr` does, it has to own it. That is a convenience, so a refusal is none of the start's business. A
-// terminal, a file or a FIFO of the host's stays whose it is. Parent.
-func lendPipes(config *Config) {
-	for fd := range 3 {
+// openPipes lets the command open anew those of the standard streams that are pipes, as `echo > /dev/stderr` does: for writing
+// if it is output, for reading if it is input, and never the other way round, or the command could write into the script that
+// the shell before it in the pipe is still reading. That is a convenience: a refusal does not stop the start. Parent.
+func openPipes() {
+	for fd, mode := range []uint32{0o604, 0o602, 0o602} {
 		var fs unix.Statfs_t
-		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PIPEFS_MAGIC && !config.skips("userns") && !config.OneID {
-			sys(unix.Fchown(fd, config.HostUID, config.HostUID), "fchown(%d, %d, %d)", fd, config.HostUID, config.HostUID)
+		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PIPEFS_MAGIC { // a FIFO in the host's file tree is a file like others
+			sys(unix.Fchmod(fd, mode), "fchmod(%d, %#o)", fd, mode)
 		}
 	}
 }
@@ -187,7 +188,6 @@ func (c *container) diedEarly() error {
 
 // stop kills the child, if it still lives, and takes its exit status from the kernel, so that nothing is left of it. Parent.
 func (c *container) stop() {
-	c.terminal.restore()
 	c.process.Kill() // "already finished" is as good
 	c.process.Wait()
 	unix.Close(int(c.socket))
@@ -199,13 +199,15 @@ func (c *container) wait() (int, error) {
 		if err := c.terminal.relay(c.process); err != nil {
 			return statusBarcoFailed, in("terminal", err)
 		}
-		c.terminal.restore()
 	}
 	state, err := c.process.Wait()
 	if err := sys(err, "waitid(P_PIDFD, WEXITED)"); err != nil {
 		return statusBarcoFailed, in("wait", err)
 	}
 	status := state.Sys().(syscall.WaitStatus)
+	if by := c.killer.Load(); by != 0 && status.Signaled() { // at the very moment of its execve
+		return 128 + int(by), nil
+	}
 	if status.Signaled() {
 		warn("the command was killed by %s", unix.SignalName(status.Signal()))
 		return 128 + int(status.Signal()), nil
@@ -214,15 +216,22 @@ func (c *container) wait() (int, error) {
 	return status.ExitStatus(), nil
 }
 
-// forwardSignals hands signals on to the command. Process 1 of a pid namespace ignores every signal that it has no handler for
-// (pid_namespaces(7)), so the second one that asks for an end gets one. Parent.
-func (c *container) forwardSignals() {
+// catchSignals has the kernel's signals queue up for forwardSignals, from the very start: a barco that dies of one leaves its
+// cgroup behind. SIGPIPE is caught so that a narration that nobody reads any more ends nothing. Parent.
+func catchSignals() <-chan os.Signal {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	signals := make(chan os.Signal, 8)
-	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2} {
+	for _, s := range []os.Signal{unix.SIGQUIT, unix.SIGABRT, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2} {
 		if !signal.Ignored(s) { // nohup(1)
 			signal.Notify(signals, s)
 		}
 	}
+	return signals
+}
+
+// forwardSignals hands signals on to the command. Process 1 of a pid namespace ignores every signal that it has no handler for
+// (pid_namespaces(7)), so the second one that asks for an end gets one. Parent.
+func (c *container) forwardSignals(signals <-chan os.Signal) {
 	for asked := 0; ; {
 		s := (<-signals).(unix.Signal)
 		if s != unix.SIGUSR1 && s != unix.SIGUSR2 {

@@ -33,6 +33,32 @@ const (
 	messageLog       message = 'l' // child to parent: a line of narration
 )
 
+// A bytesText is text that need not be UTF-8, as paths and arguments need not be. JSON, which knows no other text, carries it as base64.
+type bytesText string
+
+func bytesTexts(in []string) (out []bytesText) {
+	for _, s := range in {
+		out = append(out, bytesText(s))
+	}
+	return out
+}
+
+func plainStrings(in []bytesText) (out []string) {
+	for _, s := range in {
+		out = append(out, string(s))
+	}
+	return out
+}
+
+func (t bytesText) MarshalJSON() ([]byte, error) { return json.Marshal([]byte(t)) }
+
+func (t *bytesText) UnmarshalJSON(data []byte) error {
+	var b []byte
+	err := json.Unmarshal(data, &b)
+	*t = bytesText(b)
+	return err
+}
+
 // A socket is one end of the conversation. SOCK_SEQPACKET keeps messages apart, and shows the other side's death as end of file.
 type socket int
 

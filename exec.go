@@ -1,9 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -20,10 +20,11 @@ import (
 // execCommand hands the container over to the command. It returns only when the kernel will not have it. Child.
 func execCommand(c *child) error {
 	unix.Umask(0o022)
-	if err := sys(unix.Chdir(c.Workdir), "chdir(%q)", c.Workdir); err != nil {
-		return c.explainAccess(err, c.Workdir)
+	unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil) // a signal that barco's caller had blocked
+	if err := sys(unix.Chdir(string(c.Workdir)), "chdir(%q)", c.Workdir); err != nil {
+		return c.explainAccess(err, string(c.Workdir))
 	}
-	info("executing %s...", strings.Join(c.Argv, " "))
+	info("executing %q...", c.Argv)
 	if err := c.send(messageExecuting, nil); err != nil {
 		return err
 	}
@@ -35,7 +36,7 @@ func execCommand(c *child) error {
 	if err := sys(unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC), "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)"); err != nil {
 		return err
 	}
-	err := sys(unix.Exec(c.Argv[0], c.Argv, c.Env), "execve(%q)", c.Argv[0])
+	err := sys(unix.Exec(string(c.Argv[0]), plainStrings(c.Argv), plainStrings(c.Env)), "execve(%q)", c.Argv[0])
 	var failure *Failure
 	if errors.As(err, &failure) {
 		failure.Status, failure.Hint = whyNotExecutable(c, failure.Errno)
@@ -53,14 +54,14 @@ func (c *child) explainAccess(err error, path string) error {
 }
 
 // whyNotExecutable finds out what execve(2) meant by its errno, which is "no such file" for three different files, and returns
-// barco's exit status and the hint.
+// barco's exit status and the hint. What the file says about itself is quoted: it could hold anything, escape sequences too.
 func whyNotExecutable(c *child, errno unix.Errno) (status int, hint string) {
-	path := c.Argv[0]
+	path := string(c.Argv[0])
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
 		if to, err := os.Readlink(path); err == nil {
-			return statusNotFound, fmt.Sprintf("%s is a symbolic link to %s, which does not exist inside %s", path, to, c.Root)
+			return statusNotFound, fmt.Sprintf("%s is a symbolic link to %q, which does not exist inside %s", path, to, c.Root)
 		}
 		return statusNotFound, fmt.Sprintf("%s does not exist inside %s: -c takes a path as the container sees it", path, c.Root)
 	case err != nil:
@@ -81,25 +82,49 @@ func whyNotExecutable(c *child, errno unix.Errno) (status int, hint string) {
 		return statusNotExecutable, fmt.Sprintf("%s cannot be read to say why: %v", path, err)
 	}
 	defer file.Close()
-	line, _ := bufio.NewReader(io.LimitReader(file, 256)).ReadBytes('\n')
-	if script, ok := bytes.CutPrefix(line, []byte("#!")); ok {
-		interpreter, _, _ := strings.Cut(strings.TrimSpace(string(script)), " ")
+	head := make([]byte, 64<<10)
+	n, _ := file.ReadAt(head, 0)
+	head = head[:n]
+	if script, ok := bytes.CutPrefix(head, []byte("#!")); ok { // execve(2), Interpreter scripts
+		line, _, _ := bytes.Cut(script, []byte("\n"))
+		interpreter, _, _ := strings.Cut(strings.TrimSpace(string(line[:min(len(line), 255)])), " ")
 		return statusNotExecutable, fmt.Sprintf("%s is a script for %q, which does not exist inside %s, or is no program of this machine's", path, interpreter, c.Root)
 	}
-	program, err := elf.NewFile(file)
-	if err != nil {
+	machine, loader, err := readELF(head)
+	here, known := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
+	switch {
+	case err != nil:
 		return statusNotExecutable, path + " is neither an ELF program nor a script: a script begins with #! and its interpreter's path"
-	}
-	if here, ok := elfMachines[runtime.GOARCH]; ok && program.Machine != here {
-		return statusNotExecutable, fmt.Sprintf("%s is a program for another architecture: it is for %v, this machine is %v", path, program.Machine, here)
-	}
-	for _, p := range program.Progs {
-		if p.Type == elf.PT_INTERP {
-			loader, _ := io.ReadAll(io.LimitReader(p.Open(), unix.PathMax))
-			return statusNotExecutable, fmt.Sprintf("%s needs the loader %s, which does not exist inside %s: copy it and the libraries along, or take a static program", path, bytes.TrimRight(loader, "\x00"), c.Root)
-		}
+	case known && machine != here:
+		return statusNotExecutable, fmt.Sprintf("%s is a program for another architecture: it is for %v, this machine is %v", path, machine, here)
+	case loader != "":
+		return statusNotExecutable, fmt.Sprintf("%s needs the loader %q, which does not exist inside %s: copy it and the libraries along, or take a static program", path, loader, c.Root)
 	}
 	return statusNotExecutable, path + " is an ELF program that this kernel does not take"
 }
 
-var elfMachines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+// readELF returns what a program says it needs: a machine, and a loader, which is empty for a static program (elf(5)). It
+// looks at the beginning of the file alone and believes no number in it, as whoever made the container's root made the file too.
+func readELF(head []byte) (machine elf.Machine, loader string, err error) {
+	var header elf.Header64
+	reader := bytes.NewReader(head)
+	if err := binary.Read(reader, binary.LittleEndian, &header); err != nil || !bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
+		return 0, "", errors.New("not ELF")
+	}
+	machine = elf.Machine(header.Machine) // at the same place in every class of ELF file
+	if elf.Class(header.Ident[elf.EI_CLASS]) != elf.ELFCLASS64 {
+		return machine, "", nil
+	}
+	for i := range uint64(header.Phnum) {
+		var program elf.Prog64
+		reader.Seek(int64(min(header.Phoff, 1<<20)+i*uint64(header.Phentsize)), io.SeekStart)
+		if binary.Read(reader, binary.LittleEndian, &program) != nil {
+			break
+		}
+		if elf.ProgType(program.Type) == elf.PT_INTERP && program.Off < uint64(len(head)) {
+			path, _, _ := bytes.Cut(head[program.Off:], []byte{0})
+			return machine, string(path[:min(len(path), 255)]), nil
+		}
+	}
+	return machine, "", nil
+}

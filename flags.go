@@ -20,13 +20,13 @@ import (
 
 // Config is what the user asked for, as the parent sends it to the child.
 type Config struct {
-	UID       int      // uid and gid of the command, inside
-	HostUID   int      // what UID is on the host
-	OneID     bool     // barco is not root, so UID is the only id that exists inside
-	Root      string   // host path, absolute and free of symbolic links: what becomes /
-	Argv      []string // Argv[0] is the command, a path inside
-	Env       []string
-	Workdir   string // a path inside
+	UID       int         // uid and gid of the command, inside
+	HostUID   int         // what UID is on the host
+	OneID     bool        // barco is not root, so UID is the only id that exists inside
+	Root      bytesText   // host path, absolute and free of symbolic links: what becomes /
+	Argv      []bytesText // Argv[0] is the command, a path inside
+	Env       []bytesText
+	Workdir   bytesText // a path inside
 	Hostname  string
 	Memory    limit // bytes
 	Weight    limit // cpu.weight, 1 to 10000
@@ -145,6 +145,10 @@ func parseCommandLine(args []string) (*Config, error) {
 		return nil, refuse("-v, --verbose and -q, --quiet exclude each other")
 	case config.Terminal && !(isTerminal(0) && isTerminal(1)):
 		return nil, refuse("-t, --tty: standard input and output are not a terminal")
+	case flags.Changed("tty") && config.Terminal && config.skips("mounts"):
+		return nil, refuse("-t, --tty and --skip mounts exclude each other: the terminal comes from a /dev of the container's own")
+	case len(config.CapAdd) > 0 && config.UID != 0:
+		return nil, refuse("--cap-add and -u %d exclude each other: only root keeps capabilities when it executes a command", config.UID)
 	case dir == "":
 		return nil, refuse("-m, --mnt is missing: it takes the directory that becomes /, such as -m /")
 	case command == "":
@@ -157,11 +161,20 @@ func parseCommandLine(args []string) (*Config, error) {
 		return nil, err
 	}
 	config.OneID, config.HostUID = unix.Geteuid() != 0, hostUID(config.UID)
-	config.Argv = append(append([]string{command}, arguments...), positional...)
-	config.Env = mergeEnv(append(defaultEnv(config.UID), env...))
+	if config.skips("userns") {
+		config.HostUID = config.UID
+	}
+	config.Argv = bytesTexts(slices.Concat([]string{command}, arguments, positional))
+	config.Env = bytesTexts(mergeEnv(append(defaultEnv(config.UID), env...)))
 	for _, s := range config.Argv {
-		if strings.ContainsRune(s, 0) {
+		if strings.ContainsRune(string(s), 0) {
 			return nil, refuse("%q: an argument cannot hold a NUL byte", s)
+		}
+	}
+	for fd, name := range []string{"input", "output", "error"} { // one directory of the host would be a way out: openat(0, "..")
+		var stat unix.Stat_t
+		if unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return nil, refuse("standard %s is a directory of the host, which the command could leave its root by", name)
 		}
 	}
 	config.Terminal = config.Terminal && !config.skips("mounts") // it comes from a devpts of the container's own
@@ -175,6 +188,8 @@ func usageError(err error) error {
 	var unknown *pflag.NotExistError
 	var missing *pflag.ValueRequiredError
 	switch {
+	case errors.As(err, &value) && value.GetFlag().Value.Type() == "bool":
+		return refuse("%s %q: takes true or false", flagName(value.GetFlag()), value.GetValue())
 	case errors.As(err, &value):
 		return refuse("%s %q: %v", flagName(value.GetFlag()), value.GetValue(), value.Unwrap())
 	case errors.As(err, &missing):
@@ -193,7 +208,7 @@ func flagName(flag *pflag.Flag) string {
 }
 
 // resolveRoot returns the host path of the directory that becomes /, absolute and free of symbolic links.
-func resolveRoot(dir string) (string, error) {
+func resolveRoot(dir string) (bytesText, error) {
 	root, err := filepath.Abs(dir)
 	if err == nil {
 		root, err = filepath.EvalSymlinks(root)
@@ -204,12 +219,14 @@ func resolveRoot(dir string) (string, error) {
 			err = unix.ENOTDIR
 		}
 	}
-	if err != nil {
-		var errno unix.Errno
-		errors.As(err, &errno)
+	var errno unix.Errno
+	switch {
+	case errors.As(err, &errno):
 		return "", refuse("-m, --mnt %q: takes a directory: %v", dir, describe(errno))
+	case err != nil:
+		return "", refuse("-m, --mnt %q: takes a directory: %v", dir, err)
 	}
-	return root, nil
+	return bytesText(root), nil
 }
 
 func parseUID(s string) (int, error) {
@@ -237,11 +254,11 @@ func appendEnv(env []string, s string) ([]string, error) {
 	return append(env, s), nil
 }
 
-func parseInsidePath(s string) (string, error) {
+func parseInsidePath(s string) (bytesText, error) {
 	if !filepath.IsAbs(s) || strings.ContainsRune(s, 0) {
 		return "", errors.New("takes an absolute path inside the container")
 	}
-	return s, nil
+	return bytesText(s), nil
 }
 
 // parseMemory reads a number of bytes with an optional k, m, g or t: powers of 1024, as in memory.max.

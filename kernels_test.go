@@ -47,6 +47,9 @@ var situations = map[string]func() error{
 		return errors.Join(err, unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
 			unix.Unmount(top, unix.MNT_DETACH))
 	},
+	"SIGALRM blocked": func() error {
+		return unix.PthreadSigmask(unix.SIG_BLOCK, &unix.Sigset_t{Val: [16]uint64{1 << (unix.SIGALRM - 1)}}, nil)
+	},
 	"processes above": func() error { // as in a container that sees its own cgroup as the top of the tree
 		return errors.Join(unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_NEWCGROUP), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
 			unix.Unmount("/sys/fs/cgroup", unix.MNT_DETACH), unix.Mount("none", "/sys/fs/cgroup", "cgroup2", 0, ""))

@@ -36,6 +36,7 @@ func main() {
 	if os.Args[0] == initName {
 		childMain() // we are the child: the clone of the process below
 	}
+	signals := catchSignals() // before anything that a signal could leave half done
 	config, err := parseCommandLine(os.Args[1:])
 	if config == nil && err == nil {
 		return // --help and --version have said what there is to say
@@ -43,9 +44,9 @@ func main() {
 	status := statusBarcoFailed
 	switch {
 	case err == nil && config.Check:
-		status = check()
+		status = check(signals)
 	case err == nil:
-		status, err = run(config)
+		status, err = run(config, signals)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, report(err))
@@ -57,15 +58,19 @@ func main() {
 }
 
 // run starts the container that config describes, and returns the command's exit status once all of it is gone.
-func run(config *Config) (status int, err error) {
+func run(config *Config, signals <-chan os.Signal) (status int, err error) {
+	defer keepTerminals()()
 	announce(config)
 	group, err := makeCgroup(config) // before the clone: the child is born in it
 	if err != nil {
 		return statusBarcoFailed, err
 	}
 	defer group.remove() // last of all: a cgroup can go only when nobody is in it
+	if group == nil && config.skips("pid") {
+		return statusBarcoFailed, refuse("--skip pid without a cgroup: nothing could end the processes that the command leaves behind")
+	}
 
-	container, err := startContainer(config, group) // socketpair, clone, configuration
+	container, err := startContainer(config, group, signals) // socketpair, clone, configuration
 	if err != nil {
 		return statusBarcoFailed, err
 	}

@@ -56,7 +56,7 @@ func newOrCloned(c *child, layer, fstype, path string, attributes int) (int, err
 // /proc/self/exe. Nobody will see it there: pivot_root moves it to /. Child.
 func bindRoot(c *child) error {
 	info("making %s the container's root...", c.Root)
-	root, err := unix.Openat2(unix.AT_FDCWD, c.Root, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	root, err := unix.Openat2(unix.AT_FDCWD, string(c.Root), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
 	if err := sys(err, "openat2(AT_FDCWD, %q, {O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS})", c.Root); err != nil {
 		return err
 	}
@@ -97,6 +97,14 @@ func mountKernelFilesystems(c *child) error {
 	var err error
 	if c.dev, err = openOrMake(c.root, "dev"); err != nil { // mountDev's turn comes later
 		return err
+	}
+	// What the container watches counts against whoever made its user namespace, as well (namespaces(7)): it could use up all
+	// that root has. While /proc/sys can be written, half of the usual number is set.
+	if !c.skips("userns") && !c.skips("pid") { // else it would be the host's setting
+		err := writeExisting(c.proc, "sys/user/max_inotify_instances", "64")
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
 	}
 	for _, path := range readOnly {
 		if err := makeReadOnly(c.below(path)); err != nil {

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A screen is a terminal with a barco on it, as a person has it: what is typed goes in, what is shown can be waited for.
+type screen struct {
+	t        *testing.T
+	cmd      *exec.Cmd
+	keyboard *os.File // the master
+	terminal *os.File // the slave, as the user's shell would have it
+	before   unix.Termios
+	text     bytes.Buffer
+}
+
+// onScreen starts a command in a session of its own on a new terminal.
+func onScreen(t *testing.T, cmd *exec.Cmd) *screen {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	must(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	must(t, err)
+	terminal, err := os.OpenFile("/dev/pts/"+strconv.Itoa(number), os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	must(t, unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}))
+	if cmd.Stdin == nil {
+		cmd.Stdin = terminal
+	}
+	if cmd.Stdout == nil {
+		cmd.Stdout = terminal
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = terminal
+	}
+	ctty := 0 // which of the command's descriptors is the terminal
+	if cmd.Stdin != terminal {
+		ctty = 3
+		cmd.ExtraFiles = []*os.File{terminal}
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: ctty}
+	s := &screen{t: t, cmd: cmd, keyboard: master, terminal: terminal}
+	s.before = *s.settings()
+	must(t, cmd.Start())
+	t.Cleanup(func() { cmd.Process.Kill(); master.Close(); terminal.Close() })
+	return s
+}
+
+func (s *screen) typeText(text string) {
+	s.t.Helper()
+	_, err := s.keyboard.WriteString(text)
+	must(s.t, err)
+}
+
+// waitFor reads the screen until the text is on it.
+func (s *screen) waitFor(text string) {
+	s.t.Helper()
+	buffer := make([]byte, 4096)
+	for !strings.Contains(s.text.String(), text) {
+		n, err := s.keyboard.Read(buffer)
+		if err != nil {
+			s.t.Fatalf("%v while waiting for %q; the screen shows\n%s", err, text, s.text.String())
+		}
+		s.text.Write(buffer[:n])
+	}
+	_, rest, _ := strings.Cut(s.text.String(), text)
+	s.text.Reset()
+	s.text.WriteString(rest)
+}
+
+// end waits for the command's end and returns its status. The terminal must be as it was.
+func (s *screen) end() int {
+	s.t.Helper()
+	s.cmd.Wait()
+	if after := *s.settings(); after != s.before {
+		s.t.Errorf("the terminal was left as %+v, it was %+v", after, s.before)
+	}
+	return s.cmd.ProcessState.ExitCode()
+}
+
+func (s *screen) settings() *unix.Termios {
+	s.t.Helper()
+	settings, err := unix.IoctlGetTermios(int(s.terminal.Fd()), unix.TCGETS)
+	must(s.t, err)
+	return settings
+}
+
+// What a person sees: a shell on a terminal, with job control, Ctrl-C, Ctrl-Z, Ctrl-D and an exit status.
+func TestShellOnATerminal(t *testing.T) {
+	for name, root := range roots(t) {
+		t.Run(name, func(t *testing.T) {
+			s := onScreen(t, command("-q", "-m", root, "-c", "/bin/sh", "-a", "-i", "--env", "PS1=$ "))
+			s.waitFor("$ ")
+			s.typeText("tty; stty size\r")
+			s.waitFor("/dev/pts/0")
+			s.waitFor("24 80")
+			must(t, unix.IoctlSetWinsize(int(s.keyboard.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 30, Col: 100}))
+			s.typeText("while [ \"$(stty size)\" != '30 100' ]; do :; done; echo size follow''ed\r")
+			s.waitFor("size followed")
+			s.typeText("sh -c 'echo go\"\"ing; sleep 1000'\r")
+			s.waitFor("going")
+			s.typeText("\x1a") // Ctrl-Z
+			s.waitFor("Stopped")
+			s.typeText("kill -9 %1; sh -c 'echo go\"\"ing; sleep 1000'\r")
+			s.waitFor("going")
+			s.typeText("\x03") // Ctrl-C
+			s.waitFor("$ ")
+			s.typeText("echo to std''out > /dev/stdout; cat > /dev/null\r")
+			s.waitFor("to stdout")
+			s.typeText("\x04echo $((6*7))\r") // Ctrl-D
+			s.waitFor("42")
+			s.typeText("(exit 3)\r")
+			s.typeText("exit\r")
+			if status := s.end(); status != 3 {
+				t.Errorf("status %d", status)
+			}
+			for _, complaint := range []string{"job control", "can't access tty", "cannot set terminal", "tty process group"} {
+				if strings.Contains(s.text.String(), complaint) {
+					t.Errorf("the shell complains: %s", s.text.String())
+				}
+			}
+		})
+	}
+}
+
+// Nothing in the container hears a Ctrl-C to a process 1 without a handler: the first is explained, the second ends it.
+func TestCtrlCTwice(t *testing.T) {
+	s := onScreen(t, command("-m", busyboxRoot(t), "-c", "/bin/sh", "--", "-c", "echo go''ing; exec sleep 1000"))
+	s.waitFor("going")
+	s.typeText("\x03")
+	s.waitFor("no handler for SIGINT")
+	s.typeText("\x03")
+	s.waitFor("killing the command")
+	if status := s.end(); status != 137 {
+		t.Errorf("status %d", status)
+	}
+}
+
+// A command that hears Ctrl-C may have as many as it likes.
+func TestCtrlCHeard(t *testing.T) {
+	s := onScreen(t, command("-q", "-m", busyboxRoot(t), "-c", "/bin/sh", "--", "-c", "trap 'n=$((n+1)); echo heard $n; [ $n = 3 ] && exit 5' INT; echo go''ing; while :; do sleep 0.01; done"))
+	s.waitFor("going")
+	for i := 1; i <= 3; i++ {
+		s.typeText("\x03")
+		s.waitFor(fmt.Sprint("heard ", i))
+	}
+	if status := s.end(); status != 5 {
+		t.Errorf("status %d", status)
+	}
+}
+
+// The terminal is as it was before, whatever ends the container.
+func TestTerminalIsRestored(t *testing.T) {
+	root := busyboxRoot(t)
+	for name, end := range map[string]func(s *screen){
+		"SIGKILL of the command":       func(s *screen) { unix.Kill(childOf(s.t, s.cmd.Process.Pid), unix.SIGKILL) },
+		"SIGTERM twice":                func(s *screen) { s.cmd.Process.Signal(unix.SIGTERM); s.cmd.Process.Signal(unix.SIGINT) },
+		"SIGABRT twice":                func(s *screen) { s.cmd.Process.Signal(unix.SIGABRT); s.cmd.Process.Signal(unix.SIGQUIT) },
+		"a command that leaves it raw": func(s *screen) { s.typeText("stty raw -echo; exit\r") },
+		"a command that leaves it alone, and comes back": func(s *screen) {
+			s.typeText("exec </dev/null >/dev/null 2>&1; cat /bin/busybox > /dev/tty; exit\r")
+			go s.keyboard.WriteTo(new(bytes.Buffer))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := onScreen(t, command("-q", "-m", root, "-c", "/bin/sh", "--env", "PS1=$ "))
+			s.waitFor("$ ")
+			end(s)
+			s.end()
+		})
+	}
+	// A command that was given the terminal as its standard input, and nothing of its own.
+	cmd := command("-q", "-m", root, "-c", "/bin/stty", "-a", "raw", "-a", "-echo")
+	cmd.Stdout = new(bytes.Buffer)
+	if s := onScreen(t, cmd); s.end() != 0 {
+		t.Error("stty failed")
+	}
+}
+
+// When the terminal goes away, as with a lost connection, so does the container.
+func TestHangUp(t *testing.T) {
+	s := onScreen(t, command("-q", "-m", busyboxRoot(t), "-c", "/bin/sh", "--", "-c", "echo go''ing; exec sleep 1000"))
+	s.waitFor("going")
+	s.terminal.Close()
+	s.keyboard.Close()
+	s.cmd.Wait()
+}
+
+// A container that was not given the terminal cannot reach it: not by /dev/tty, not by a process group.
+func TestTerminalOutOfReach(t *testing.T) {
+	cmd := command("-q", "-m", busyboxRoot(t), "-c", "/bin/sh", "--", "-c", "stty -F /dev/tty -echo; read x < /dev/tty; cut -d ' ' -f 5,6 /proc/1/stat")
+	var output bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(nil), &output, &output
+	s := onScreen(t, cmd)
+	s.end()
+	if got := output.String(); strings.Count(got, "No such device or address") != 2 || !strings.HasSuffix(got, "\n1 1\n") {
+		t.Errorf("it said %s", got)
+	}
+}
