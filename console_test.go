@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,6 +67,7 @@ func (s *screen) typeText(text string) {
 func (s *screen) waitFor(text string) {
 	s.t.Helper()
 	buffer := make([]byte, 4096)
+	defer time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("no %q on the screen, which shows %q", text, s.text.String())) }).Stop()
 	for !strings.Contains(s.text.String(), text) {
 		n, err := s.keyboard.Read(buffer)
 		if err != nil {
@@ -107,13 +109,15 @@ func TestShellOnATerminal(t *testing.T) {
 			must(t, unix.IoctlSetWinsize(int(s.keyboard.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 30, Col: 100}))
 			s.typeText("while [ \"$(stty size)\" != '30 100' ]; do :; done; echo size follow''ed\r")
 			s.waitFor("size followed")
-			s.typeText("sh -c 'echo go\"\"ing; sleep 1000'\r")
+			s.waitFor("$ ")
+			const job = `sh -c 'echo go""ing; read x'` // one process from start to end: none is forked just when the key is hit
+			s.typeText(job + "\r")
 			s.waitFor("going")
 			s.typeText("\x1a") // Ctrl-Z
 			s.waitFor("Stopped")
-			s.typeText("kill -9 %1; sh -c 'echo go\"\"ing; sleep 1000'\r")
+			s.typeText("kill -9 %1; " + job + "\r")
 			s.waitFor("going")
-			s.typeText("\x03") // Ctrl-C
+			s.typeText("\x03\r") // Ctrl-C, which also throws away what is on its way to the screen: the shell's next prompt, if it is fast
 			s.waitFor("$ ")
 			s.typeText("echo to std''out > /dev/stdout; cat > /dev/null\r")
 			s.waitFor("to stdout")
@@ -135,8 +139,9 @@ func TestShellOnATerminal(t *testing.T) {
 
 // Nothing in the container hears a Ctrl-C to a process 1 without a handler: the first is explained, the second ends it.
 func TestCtrlCTwice(t *testing.T) {
-	s := onScreen(t, command("-m", busyboxRoot(t), "-c", "/bin/sh", "--", "-c", "echo go''ing; exec sleep 1000"))
-	s.waitFor("going")
+	s := onScreen(t, command("-m", busyboxRoot(t), "-c", "/bin/cat"))
+	s.typeText("one\r")
+	s.waitFor("one\r\none\r\n") // typed by us, and by cat, which is there then
 	s.typeText("\x03")
 	s.waitFor("no handler for SIGINT")
 	s.typeText("\x03")
@@ -148,12 +153,13 @@ func TestCtrlCTwice(t *testing.T) {
 
 // A command that hears Ctrl-C may have as many as it likes.
 func TestCtrlCHeard(t *testing.T) {
-	s := onScreen(t, command("-q", "-m", busyboxRoot(t), "-c", "/bin/sh", "--", "-c", "trap 'n=$((n+1)); echo heard $n; [ $n = 3 ] && exit 5' INT; echo go''ing; while :; do sleep 0.01; done"))
+	s := onScreen(t, command("-q", "-m", busyboxRoot(t), "-c", "/bin/sh", "--", "-c", "trap 'n=$((n+1)); [ $n = 3 ] && exit 5' INT; echo go''ing; while :; do sleep 0.01; echo heard $n; done"))
 	s.waitFor("going")
-	for i := 1; i <= 3; i++ {
+	for i := 1; i < 3; i++ {
 		s.typeText("\x03")
 		s.waitFor(fmt.Sprint("heard ", i))
 	}
+	s.typeText("\x03")
 	if status := s.end(); status != 5 {
 		t.Errorf("status %d", status)
 	}

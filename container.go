@@ -277,7 +277,7 @@ var childStory = []step{
 	{"new /proc and /sys", "mounts", newKernelFilesystems}, // allowed while the host's can be seen: before anything covers them
 	{"device nodes", "mounts", cloneDeviceNodes},           // from the host's /dev, likewise
 	{"root", "mounts", bindRoot},                           // pivot_root wants a mount point
-	{"/proc and /sys", "mounts", mountKernelFilesystems},   // while DIR's owner may still make what is missing there: before the id map
+	{"/proc and /sys", "mounts", mountKernelFilesystems},   // on what is DIR's: before pivot_root, after which it has no name
 	{"pivot_root", "mounts", pivotRoot},                    // from here on nothing of the host's tree has a name
 	{"id map", "", askForIDMap},                            // the parent answers when limits and map are written
 	{"/dev", "mounts", mountDev},                           // its files belong to ids: after the map

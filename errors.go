@@ -110,7 +110,7 @@ var hints = []struct {
 	{"", "", unix.EMFILE, "barco may not open enough files: raise the limit with ulimit -n"},
 	{"", "mkdirat", unix.ENOENT, "this mount point is missing in DIR, which is no place for a root filesystem"},
 	{"", "mkdirat", unix.EROFS, "this mount point is missing in DIR and cannot be made, DIR is read-only: make it where DIR can be written"},
-	{"", "mkdirat", unix.EACCES, "this mount point is missing in DIR and the container may not make it: mkdir it as DIR's owner"},
+	{"", "mkdirat", unix.EACCES, "this mount point is missing in DIR, and you may not make it: mkdir it as DIR's owner, or use sudo"},
 	{"", "openat2", unix.ELOOP, "a mount point inside DIR is a symbolic link, which could lead anywhere: replace it by a directory"},
 	{"", "openat2", unix.ENOTDIR, "a mount point inside DIR is not a directory: replace it by one"},
 	{"", "openat2", unix.EACCES, "the container may not enter DIR, or a directory above it: what is not root's own needs its r and x bits for others (chmod o+rx)"},

@@ -70,6 +70,9 @@ func run(config *Config, signals <-chan os.Signal) (status int, err error) {
 		return statusBarcoFailed, refuse("--skip pid without a cgroup: nothing could end the processes that the command leaves behind")
 	}
 
+	if err := makeMountPoints(config); err != nil {
+		return statusBarcoFailed, err
+	}
 	container, err := startContainer(config, group, signals) // socketpair, clone, configuration
 	if err != nil {
 		return statusBarcoFailed, err

@@ -15,6 +15,37 @@ import (
 // a directory that it has open (move_mount(2)). No path is looked up twice, so nothing inside DIR can lead a mount astray by
 // a symbolic link: runtimes have been escaped from that way (CVE-2019-19921, CVE-2025-31133).
 
+// makeMountPoints makes the directories in DIR that barco mounts on, where they are missing. They belong to DIR's owner. A mount
+// point in DIR that is a symbolic link is found out by the child, which does not follow it. Parent: the child, without a
+// capability on the host, could not make them in a DIR that is not root's.
+func makeMountPoints(config *Config) error {
+	if config.skips("mounts") {
+		return nil
+	}
+	root, err := unix.Openat2(unix.AT_FDCWD, string(config.Root), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err := sys(err, "openat2(AT_FDCWD, %q, {O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS})", config.Root); err != nil {
+		return in("mount points", err)
+	}
+	defer unix.Close(root)
+	var owner unix.Stat_t
+	if err := sys(unix.Fstat(root, &owner), "fstat(%d)", root); err != nil {
+		return in("mount points", err)
+	}
+	for _, name := range []string{"proc", "sys", "dev"} {
+		err := sys(unix.Mkdirat(root, name, 0o755), "mkdirat(%d, %q, 0755)", root, name)
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		if err == nil && unix.Geteuid() == 0 {
+			err = sys(unix.Fchownat(root, name, int(owner.Uid), int(owner.Gid), unix.AT_SYMLINK_NOFOLLOW), "fchownat(%d, %q, %d, %d, AT_SYMLINK_NOFOLLOW)", root, name, owner.Uid, owner.Gid)
+		}
+		if err != nil {
+			return in("mount points", err)
+		}
+	}
+	return nil
+}
+
 // makeMountsPrivate cuts the ties to the host's mounts. A new mount namespace begins as a copy, and on most hosts every mount
 // in it is shared: what is mounted in the copy appears in the original (mount_namespaces(7), SHARED SUBTREES). Child.
 func makeMountsPrivate(*child) error {
@@ -237,8 +268,7 @@ func attach(mount, dir int, name string) error {
 func openOrMake(dir int, name string) (int, error) {
 	target, err := openTarget(dir, name, unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOENT) {
-		err := sys(unix.Mkdirat(dir, name, 0o755), "mkdirat(%d, %q, 0755)", dir, name)
-		if err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: another container with this DIR was faster
+		if err := sys(unix.Mkdirat(dir, name, 0o755), "mkdirat(%d, %q, 0755)", dir, name); err != nil {
 			return -1, err
 		}
 		return openTarget(dir, name, unix.O_DIRECTORY)
