@@ -17,10 +17,14 @@ barco: $(SOURCES) | tools
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o $@ .
 
 # The tests start real containers, so they run as root; they are compiled as whoever you are.
-test: test-here test-vm
+test: test-here test-arm64 test-vm
 
 test-here: | tools test-tools
 	$(GO) test -count=1 -timeout 20m -ldflags '-X main.version=$(VERSION)' $(if $(SUDO),-exec 'sudo -E') $(ARGS) .
+
+# barco for arm64, and its seccomp filter in a simulator there.
+test-arm64: | tools test-tools
+	./arm64.sh
 
 # The same tests on a kernel with cgroup v2 alone, in QEMU: what this machine may not be able to enforce is proved there.
 test-vm: | tools test-tools
@@ -41,4 +45,4 @@ tools:
 test-tools:
 	@./install.sh test
 
-.PHONY: run build test test-here test-vm lint clean tools test-tools
+.PHONY: run build test test-here test-arm64 test-vm lint clean tools test-tools

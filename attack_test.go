@@ -110,6 +110,8 @@ func TestLockOutOfReach(t *testing.T) {
 	}
 	top, err := findCgroup2("/proc/self/mountinfo")
 	must(t, err)
+	logLevel = levelError
+	defer func() { logLevel = levelInfo }()
 	group, err := newCgroup(top)
 	must(t, err)
 	defer group.remove()

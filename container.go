@@ -86,8 +86,7 @@ func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*c
 		err = c.send(messageConfig, config)
 	}
 	if err != nil && !errors.Is(err, unix.EPIPE) { // EPIPE: the child is gone, which expect will say better
-		c.stop()
-		return nil, in("clone", err)
+		return nil, in("clone", c.stop(err))
 	}
 	return c, nil
 }
@@ -186,11 +185,16 @@ func (c *container) diedEarly() error {
 	}
 }
 
-// stop kills the child, if it still lives, and takes its exit status from the kernel, so that nothing is left of it. Parent.
-func (c *container) stop() {
+// stop kills the child, if it still lives, and takes its exit status from the kernel, so that nothing is left of it. It returns
+// err, what has gone wrong so far; or, when that is only a consequence of the child's death, how it died. Parent.
+func (c *container) stop(err error) error {
+	if err != nil && c.killer.Load() != 0 || errors.Is(err, unix.EPIPE) {
+		err = c.diedEarly()
+	}
 	c.process.Kill() // "already finished" is as good
 	c.process.Wait()
 	unix.Close(int(c.socket))
+	return err
 }
 
 // wait waits for the command and returns its exit status: its own, or 128+N when signal N killed it. Parent.

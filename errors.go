@@ -113,6 +113,7 @@ var hints = []struct {
 	{"", "mkdirat", unix.EACCES, "this mount point is missing in DIR, and you may not make it: mkdir it as DIR's owner, or use sudo"},
 	{"", "openat2", unix.ELOOP, "a mount point inside DIR is a symbolic link, which could lead anywhere: replace it by a directory"},
 	{"", "openat2", unix.ENOTDIR, "a mount point inside DIR is not a directory: replace it by one"},
+	{"", "openat2", unix.ENOSYS, "likely barco runs inside a container whose seccomp filter hides this call, as barco's own does: that container needs --skip seccomp, or Docker's --privileged"},
 	{"", "openat2", unix.EACCES, "the container may not enter DIR, or a directory above it: what is not root's own needs its r and x bits for others (chmod o+rx)"},
 	{"", "fsmount", unix.EPERM, "the kernel lets a new mount show no more of this filesystem than the one barco sees (\"mount too revealing\"): likely barco runs in a container that masks it, and that container needs --privileged (Docker: or --security-opt systempaths=unconfined)"},
 	{"", "pivot_root", unix.EINVAL, "the present root likely is the initramfs, which cannot be pivoted away from: run barco on a mounted root"},

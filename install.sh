@@ -34,6 +34,10 @@ if [ "${1:-build}" = test ]; then
 	need 'busybox | head -n 1 | grep BusyBox' busybox-static busybox busybox-static
 	need 'command -v qemu-system-x86_64' qemu-system-x86 qemu-system-x86-core qemu-system-x86_64
 	need 'command -v cpio' cpio cpio cpio
+	if command -v apt-get >/dev/null; then # arm64.sh runs nowhere else
+		need 'command -v aarch64-linux-gnu-gcc' 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross' - -
+		need 'command -v qemu-aarch64-static' qemu-user-static - -
+	fi
 fi
 [ -n "$apt" ] || exit 0
 

@@ -77,7 +77,7 @@ func run(config *Config, signals <-chan os.Signal) (status int, err error) {
 	if err != nil {
 		return statusBarcoFailed, err
 	}
-	defer container.stop() // whatever goes wrong from here on, the child does not outlive it
+	defer func() { err = container.stop(err) }() // whatever goes wrong from here on, the child does not outlive it
 
 	if err := container.expect(messageMapIDs); err != nil { // by now the child has hostname, mounts and root
 		return statusBarcoFailed, err

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"testing"
 
+	libseccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
@@ -824,6 +825,7 @@ func TestDenylist(t *testing.T) {
 			seen[c.name] = true
 		}
 	}
+	libseccomp.SetAPI(5)
 	logLevel = levelError
 	defer func() { logLevel = levelInfo }()
 	for _, skip := range append([]string{""}, seccompGroups()...) {

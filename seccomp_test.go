@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"os"
+	"runtime"
+	"testing"
+
+	libseccomp "github.com/seccomp/libseccomp-golang"
+	"golang.org/x/sys/unix"
+)
+
+// The filter is run here in a simulator and compared with what the denylist says in words. arm64.sh runs these tests once more,
+// compiled for arm64, where most numbers are others.
+
+// instructions are the filter, as the kernel gets it.
+func instructions(t *testing.T, filter *libseccomp.ScmpFilter) []unix.SockFilter {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	must(t, err)
+	must(t, filter.ExportBPF(writer))
+	writer.Close()
+	data, err := io.ReadAll(reader)
+	must(t, err)
+	program := make([]unix.SockFilter, len(data)/8)
+	must(t, binary.Read(bytes.NewReader(data), binary.NativeEndian, program))
+	return program
+}
+
+// simulate runs a filter on a system call, as the kernel would (bpf(4) on BSD has the machine; seccomp(2) has its input).
+func simulate(t *testing.T, program []unix.SockFilter, arch uint32, number int, arguments [6]uint64) (action uint32) {
+	t.Helper()
+	data := binary.LittleEndian.AppendUint32(nil, uint32(number))
+	data = binary.LittleEndian.AppendUint32(data, arch)
+	data = binary.LittleEndian.AppendUint64(data, 0) // the instruction pointer
+	for _, a := range arguments {
+		data = binary.LittleEndian.AppendUint64(data, a)
+	}
+	var accumulator uint32
+	for pc := 0; ; pc++ {
+		i := program[pc]
+		jump := func(condition bool) {
+			if condition {
+				pc += int(i.Jt)
+			} else {
+				pc += int(i.Jf)
+			}
+		}
+		switch i.Code {
+		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
+			accumulator = binary.LittleEndian.Uint32(data[i.K:])
+		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K:
+			accumulator &= i.K
+		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
+			jump(accumulator == i.K)
+		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
+			jump(accumulator >= i.K)
+		case unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K:
+			jump(accumulator > i.K)
+		case unix.BPF_JMP | unix.BPF_JA:
+			pc += int(i.K)
+		case unix.BPF_RET | unix.BPF_K:
+			return i.K
+		default:
+			t.Fatalf("instruction %d is %#x, which this simulator does not know", pc, i.Code)
+		}
+	}
+}
+
+// A refusal is one call of the denylist with its group's errno.
+type refusal struct {
+	call
+	errno unix.Errno
+}
+
+// refusals returns the denylist by number, on this architecture.
+func refusals(t *testing.T) map[int]refusal {
+	t.Helper()
+	byNumber := map[int]refusal{}
+	for _, g := range denylist {
+		for _, c := range g.calls {
+			byNumber[numberOf(t, c)] = refusal{c, g.errno}
+		}
+	}
+	return byNumber
+}
+
+// of says whether the denylist refuses a call with these arguments.
+func (r refusal) of(arguments [6]uint64) bool {
+	for _, condition := range r.when {
+		holds := true
+		for _, test := range condition {
+			holds = holds && arguments[test.argument]&test.mask == test.value
+		}
+		if holds {
+			return true
+		}
+	}
+	return r.when == nil && r.errno != 0
+}
+
+// numberOf returns a call's number on this architecture, a negative one when it has none.
+func numberOf(t *testing.T, c call) int {
+	t.Helper()
+	if c.number != 0 {
+		return c.number
+	}
+	number, err := libseccomp.GetSyscallFromName(c.name)
+	must(t, err)
+	return int(number)
+}
+
+func TestFilterMeansTheDenylist(t *testing.T) {
+	libseccomp.SetAPI(5) // as on a kernel that has all; emulated, arm64 has none, and nothing is loaded here
+	arch, foreign := uint32(unix.AUDIT_ARCH_X86_64), uint32(unix.AUDIT_ARCH_I386)
+	if runtime.GOARCH == "arm64" {
+		arch, foreign = unix.AUDIT_ARCH_AARCH64, unix.AUDIT_ARCH_ARM
+	}
+	filter, _, err := buildFilter(nil)
+	must(t, err)
+	defer filter.Release()
+	program := instructions(t, filter)
+
+	// Every number, with arguments that hold and that nearly hold each condition of the list.
+	values := []uint64{0, 1, 0xffffffff, 1 << 32, ^uint64(0)}
+	for _, g := range denylist {
+		for _, c := range g.calls {
+			for _, condition := range c.when {
+				for _, test := range condition {
+					values = append(values, test.value, test.value|1<<32, test.value|1<<63, test.value+1, test.value-1)
+				}
+			}
+		}
+	}
+	tried, byNumber := 0, refusals(t)
+	for number := range 1024 {
+		values := values
+		if byNumber[number].when == nil { // its arguments decide nothing
+			values = values[:5]
+		}
+		for _, value := range values {
+			for position := range 4 {
+				for _, rest := range []uint64{0, unix.O_CREAT, 0o4000} {
+					arguments := [6]uint64{rest, rest, rest, rest}
+					arguments[position] = value
+					action := simulate(t, program, arch, number, arguments)
+					want := uint32(unix.SECCOMP_RET_ALLOW)
+					if r := byNumber[number]; r.of(arguments) {
+						want = unix.SECCOMP_RET_ERRNO | uint32(r.errno)
+					}
+					if action != want {
+						t.Fatalf("system call %d(%#x): the filter says %#x, the denylist %#x", number, arguments, action, want)
+					}
+					tried++
+				}
+			}
+		}
+		if action := simulate(t, program, foreign, number, [6]uint64{}); action != unix.SECCOMP_RET_KILL_PROCESS {
+			t.Fatalf("system call %d of another architecture: %#x", number, action)
+		}
+		if arch == unix.AUDIT_ARCH_X86_64 {
+			if action := simulate(t, program, arch, number|0x40000000, [6]uint64{}); action != unix.SECCOMP_RET_KILL_PROCESS {
+				t.Fatalf("system call %d of x32: %#x", number, action)
+			}
+		}
+	}
+	t.Logf("%s: %d instructions, %d inputs", runtime.GOARCH, len(program), tried)
+}
+
+// The numbers that matter most, by themselves: a list that resolved its names wrongly would agree with itself.
+func TestFilterNumbers(t *testing.T) {
+	for name, number := range map[string]int{
+		"mount": unix.SYS_MOUNT, "unshare": unix.SYS_UNSHARE, "setns": unix.SYS_SETNS, "clone": unix.SYS_CLONE, "clone3": unix.SYS_CLONE3,
+		"bpf": unix.SYS_BPF, "keyctl": unix.SYS_KEYCTL, "ptrace": unix.SYS_PTRACE, "open_by_handle_at": unix.SYS_OPEN_BY_HANDLE_AT,
+		"io_uring_setup": unix.SYS_IO_URING_SETUP, "fchmodat2": unix.SYS_FCHMODAT2, "open_tree_attr": unix.SYS_OPEN_TREE_ATTR,
+		"file_getattr": unix.SYS_FILE_GETATTR, "listns": unix.SYS_LISTNS, "rseq_slice_yield": unix.SYS_RSEQ_SLICE_YIELD, "lsm_list_modules": unix.SYS_LSM_LIST_MODULES,
+	} {
+		found := false
+		for _, g := range denylist {
+			for _, c := range g.calls {
+				if c.name == name {
+					found = true
+					if got := numberOf(t, c); got != number {
+						t.Errorf("%s is %d, and the denylist has %d", name, number, got)
+					}
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s is not in the denylist", name)
+		}
+	}
+}
