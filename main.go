@@ -2,7 +2,7 @@
 //
 // Start here: run, below, is the whole story as barco itself (the parent) lives it. The other half of it, what the
 // container (the child) does before it becomes the command, is childStory in container.go. Every file after these two
-// holds one kernel feature, or one lesson: hostname.go mounts.go dev.go network.go userns.go caps.go seccomp.go cgroups.go exec.go.
+// holds one kernel feature, or one lesson: hostname.go mounts.go proc.go dev.go console.go network.go userns.go caps.go seccomp.go exec.go cgroups.go signals.go.
 package main
 
 import (
@@ -41,7 +41,7 @@ func main() {
 	if config == nil && err == nil {
 		return // --help and --version have said what there is to say
 	}
-	status := statusBarcoFailed
+	status := 0
 	switch {
 	case err == nil && config.Check:
 		status = check(signals)
@@ -50,6 +50,7 @@ func main() {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, report(err))
+		status = statusBarcoFailed
 		if failure := (*Failure)(nil); errors.As(err, &failure) && failure.Status != 0 {
 			status = failure.Status
 		}
@@ -63,36 +64,36 @@ func run(config *Config, signals <-chan os.Signal) (status int, err error) {
 	announce(config)
 	group, err := makeCgroup(config) // before the clone: the child is born in it
 	if err != nil {
-		return statusBarcoFailed, err
+		return 0, err
 	}
 	defer group.remove() // last of all: a cgroup can go only when nobody is in it
 	if group == nil && config.skips("pid") {
-		return statusBarcoFailed, refuse("--skip pid without a cgroup: nothing could end the processes that the command leaves behind")
+		return 0, refuse("--skip pid without a cgroup: nothing could end the processes that the command leaves behind")
 	}
 
 	if err := makeMountPoints(config); err != nil {
-		return statusBarcoFailed, err
+		return 0, err
 	}
 	container, err := startContainer(config, group, signals) // socketpair, clone, configuration
 	if err != nil {
-		return statusBarcoFailed, err
+		return 0, err
 	}
 	defer func() { err = container.stop(err) }() // whatever goes wrong from here on, the child does not outlive it
 
 	if err := container.expect(messageMapIDs); err != nil { // by now the child has hostname, mounts and root
-		return statusBarcoFailed, err
+		return 0, err
 	}
 	if err := group.limit(config); err != nil { // before the command: it never runs a moment without its limits
-		return statusBarcoFailed, err
+		return 0, err
 	}
 	if err := writeIDMaps(config, container.process.Pid); err != nil {
-		return statusBarcoFailed, err
+		return 0, err
 	}
 	if err := container.send(messageMapped, nil); err != nil {
-		return statusBarcoFailed, err
+		return 0, err
 	}
 	if err := container.expectCommand(); err != nil { // end of file: the child has become the command
-		return statusBarcoFailed, err
+		return 0, err
 	}
 	status, err = container.wait()
 	group.explain()

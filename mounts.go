@@ -53,35 +53,6 @@ func makeMountsPrivate(*child) error {
 	return sys(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), `mount("", "/", "", MS_REC|MS_PRIVATE)`)
 }
 
-// harmless are the attributes of a mount in which nobody has programs or devices.
-const harmless = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-
-// newKernelFilesystems makes a /proc, a /sys and a /sys/fs/cgroup, which show the kernel to the container: proc(5), sysfs(5),
-// cgroup_namespaces(7). New ones, because each shows the namespaces of the process that makes it. Child.
-func newKernelFilesystems(c *child) (err error) {
-	if c.proc, err = newOrCloned(c, "pid", "proc", "/proc", harmless); err != nil {
-		return err
-	}
-	if c.sysfs, err = newOrCloned(c, "net", "sysfs", "/sys", harmless|unix.MOUNT_ATTR_RDONLY); err != nil {
-		return err
-	}
-	c.cgroupfs, err = newOrCloned(c, "cgroup", "cgroup2", "/sys/fs/cgroup", harmless|unix.MOUNT_ATTR_RDONLY)
-	return err
-}
-
-// newOrCloned makes a new mount of a kernel filesystem. When the namespace that it shows was left out with --skip, the kernel
-// allows no new one, and the container gets the host's.
-func newOrCloned(c *child, layer, fstype, path string, attributes int) (int, error) {
-	if !c.skips(layer) || c.skips("userns") {
-		return newMount(fstype, attributes)
-	}
-	mount, err := cloneMount(unix.AT_FDCWD, path)
-	if err != nil {
-		return -1, err
-	}
-	return mount, setMountAttr(mount, attributes)
-}
-
 // bindRoot makes a mount of DIR, with all that is mounted below it, and opens it. A bind mount cannot be made onto / itself,
 // which DIR may well be, so it goes onto /proc: any directory would do that is surely there, and barco was just started from
 // /proc/self/exe. Nobody will see it there: pivot_root moves it to /. Child.
@@ -103,107 +74,6 @@ func bindRoot(c *child) error {
 		`move_mount(%d, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH)`, c.root)
 }
 
-// masked are the files and directories that tell too much about the host, or reach its hardware: the list of runc's default
-// configuration, and those that Docker added since.
-var masked = []string{
-	"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
-	"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
-}
-
-// readOnly are the parts of /proc through which the host's kernel is configured, as in runc's default configuration.
-var readOnly = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-
-// mountKernelFilesystems attaches them, and hides what should not be seen of them. Child.
-func mountKernelFilesystems(c *child) error {
-	info("mounting /proc, /sys and /sys/fs/cgroup...")
-	if err := attach(c.proc, c.root, "proc"); err != nil {
-		return err
-	}
-	if err := attach(c.sysfs, c.root, "sys"); err != nil {
-		return err
-	}
-	if err := attach(c.cgroupfs, c.sysfs, "fs/cgroup"); err != nil {
-		return err
-	}
-	var err error
-	if c.dev, err = openOrMake(c.root, "dev"); err != nil { // mountDev's turn comes later
-		return err
-	}
-	// What the container watches counts against whoever made its user namespace, as well (namespaces(7)): it could use up all
-	// that root has. While /proc/sys can be written, half of the usual number is set.
-	if !c.skips("userns") && !c.skips("pid") { // else it would be the host's setting
-		err := writeExisting(c.proc, "sys/user/max_inotify_instances", "64")
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-	}
-	for _, path := range readOnly {
-		if err := makeReadOnly(c.below(path)); err != nil {
-			return err
-		}
-	}
-	for _, path := range masked {
-		if err := mask(c.below(path)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// below returns the open mount that path is in, and path below it.
-func (c *child) below(path string) (mount int, name string) {
-	if name, ok := strings.CutPrefix(path, "/proc/"); ok {
-		return c.proc, name
-	}
-	return c.sysfs, strings.TrimPrefix(path, "/sys/")
-}
-
-// makeReadOnly mounts name, below the open mount, onto itself and read-only. What this kernel does not have needs nothing.
-func makeReadOnly(mount int, name string) error {
-	target, err := openTarget(mount, name, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(target)
-	clone, err := cloneMount(target, "")
-	if err != nil {
-		return err
-	}
-	if err := setMountAttr(clone, unix.MOUNT_ATTR_RDONLY); err != nil {
-		return err
-	}
-	return attachTo(clone, target, name)
-}
-
-// mask mounts nothing over name, below the open mount: an empty directory over a directory, /dev/null over a file.
-func mask(mount int, name string) error {
-	target, err := openTarget(mount, name, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(target)
-	var stat unix.Stat_t
-	if err := sys(unix.Fstat(target, &stat), "fstat(%d)", target); err != nil {
-		return err
-	}
-	var cover int
-	if stat.Mode&unix.S_IFMT == unix.S_IFDIR {
-		cover, err = newMount("tmpfs", unix.MOUNT_ATTR_RDONLY|harmless, "mode", "555")
-	} else {
-		cover, err = cloneDevice(device{"null", 1, 3})
-	}
-	if err != nil {
-		return err
-	}
-	return attachTo(cover, target, name)
-}
-
 // pivotRoot makes the new root the root of the mount namespace, and detaches the old one (pivot_root(2)). Unlike after
 // chroot(2), nothing outside is mounted any more. pivot_root(".", ".") stacks the old root on top of the new one, where
 // umount2 finds it: no directory for it is needed. Child.
@@ -220,6 +90,9 @@ func pivotRoot(c *child) error {
 	}
 	return sys(unix.Chdir("/"), `chdir("/")`)
 }
+
+// harmless are the attributes of a mount in which nobody has programs or devices.
+const harmless = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 
 // newMount makes a new filesystem, mounted nowhere yet (fsopen(2), fsconfig(2), fsmount(2)). Options come in pairs, key and value.
 func newMount(fstype string, attributes int, options ...string) (mount int, err error) {
