@@ -1,6 +1,6 @@
 #!/bin/sh
 # Compiles barco and its tests for arm64, and runs those of the seccomp filter by emulation (QEMU, one program at a time): the
-# denylist is by name, and on arm64 most names have other numbers, or none. Needs Debian's or Ubuntu's packages.
+# denylist is by name, and on arm64 most names have other numbers, or none. Needs Debian's packages.
 set -eu
 cd "$(dirname "$0")"
 work=.vm/arm64
@@ -8,7 +8,7 @@ mkdir -p "$work/lists/partial"
 
 say() { echo "arm64.sh: $*" >&2; }
 
-command -v apt-get >/dev/null || { say "left out: libseccomp for arm64 comes from Debian's packages, and there is no apt-get here"; exit 0; }
+command -v apt-get >/dev/null || { say "LEFT OUT: libseccomp for arm64 comes from Debian's packages, and there is no apt-get here"; exit 0; }
 if [ ! -e "$work/libseccomp" ]; then
 	say "downloading libseccomp for arm64, to unpack it here, not to install it"
 	# This machine's apt goes on knowing nothing of arm64: lists and caches of its own.

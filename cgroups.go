@@ -41,6 +41,9 @@ const cgroupPrefix = "barco-"
 // makeCgroup makes a cgroup for one container, below the top of the cgroup v2 tree, with the controllers that its limits need.
 // Where the kernel cannot enforce a limit, one that the user asked for is an error, and barco's own default gives way, with a warning. Parent.
 func makeCgroup(config *Config) (*cgroup, error) {
+	if config.skips("cgroup") && config.skips("pid") {
+		return nil, refuse("--skip pid and --skip cgroup exclude each other: nothing could end the processes that the command leaves behind")
+	}
 	if config.skips("cgroup") {
 		return nil, nil
 	}
@@ -50,7 +53,7 @@ func makeCgroup(config *Config) (*cgroup, error) {
 	}
 	group, obstacle := newCgroup(above)
 	var missing []string
-	var cause error
+	causes := map[string][]string{}
 	for _, c := range controllers(config) {
 		if c.limit.Max == math.MaxInt64 { // no limit is wanted: nothing to enforce
 			continue
@@ -66,10 +69,17 @@ func makeCgroup(config *Config) (*cgroup, error) {
 			group.remove()
 			return nil, in("cgroup", refuse("%s cannot be enforced: %v", c.file, err))
 		}
-		cause, missing, c.limit.Max = err, append(missing, c.name), math.MaxInt64
+		causes[err.Error()] = append(causes[err.Error()], c.name)
+		c.limit.Max = math.MaxInt64
+	}
+	for cause, names := range causes {
+		missing = append(missing, strings.Join(names, ", ")+": "+cause)
 	}
 	if missing != nil {
-		warn("NO LIMIT on %s: %v", strings.Join(missing, ", "), cause)
+		warn("NO LIMIT on %s", strings.Join(missing, "; on "))
+	}
+	if group == nil && config.skips("pid") {
+		return nil, refuse("--skip pid without a cgroup: nothing could end the processes that the command leaves behind")
 	}
 	return group, nil
 }
@@ -97,7 +107,7 @@ func cgroupAbove() (string, error) {
 // newCgroup makes a cgroup with a name of its own below top. The error is a sentence: cause and remedy.
 func newCgroup(top string) (*cgroup, error) {
 	if top == "" && onV1("memory") {
-		return nil, errors.New("this host has its controllers on cgroup v1, and no cgroup v2: boot it with systemd.unified_cgroup_hierarchy=1")
+		return nil, errors.New("this host has its controllers on cgroup v1, and no cgroup v2: " + remedyForV1())
 	}
 	if top == "" {
 		return nil, errors.New("no cgroup v2 is mounted here: mount -t cgroup2 cgroup2 /sys/fs/cgroup; in Docker, docker run --privileged --cgroupns=host")
@@ -110,8 +120,10 @@ func newCgroup(top string) (*cgroup, error) {
 		case err == nil:
 			info("made the cgroup %s", group.path)
 			return group, nil
-		case errors.Is(err, unix.EACCES) && unix.Geteuid() != 0:
-			return nil, fmt.Errorf("%s is not delegated to you: systemd-run --user --scope -p Delegate=yes barco ..., or use sudo", top)
+		case errors.Is(err, unix.EACCES) && onV1("memory"):
+			return nil, errors.New("this host is hybrid, it has its controllers on cgroup v1: " + remedyForV1())
+		case errors.Is(err, unix.EACCES):
+			return nil, fmt.Errorf("%s is not delegated to you: systemd-run --user --scope barco ..., or use sudo", top)
 		case errors.Is(err, unix.EROFS):
 			return nil, fmt.Errorf("%s is read-only here; in Docker, docker run --privileged --cgroupns=host", top)
 		case n == 100 || !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.ENOENT):
@@ -193,9 +205,19 @@ func enableController(top, name string) error {
 		}
 		return nil
 	case onV1(name):
-		return fmt.Errorf("this host is hybrid, it has the %s controller on cgroup v1: boot it with systemd.unified_cgroup_hierarchy=1", name)
+		return errors.New("this host is hybrid, it has its controllers on cgroup v1: " + remedyForV1())
 	}
 	return fmt.Errorf("%s/cgroup.controllers does not list the %s controller: enable it in the cgroups above", top, name)
+}
+
+// remedyForV1 is what to do about controllers on cgroup v1.
+func remedyForV1() string {
+	var name unix.Utsname
+	unix.Uname(&name)
+	if isWSL2(unix.ByteSliceToString(name.Release[:])) {
+		return "on WSL2, wsl --update"
+	}
+	return "boot it with systemd.unified_cgroup_hierarchy=1"
 }
 
 // hasProcesses says whether processes are in the cgroup itself. The root of all, which has no cgroup.type, may have them.
@@ -252,7 +274,7 @@ func (group *cgroup) explain() {
 	if group == nil {
 		return
 	}
-	if killed := group.event("memory.events", "oom_kill"); killed > 0 {
+	if group.event("memory.events", "oom_kill") > 0 && group.event("memory.events", "oom") > 0 { // one alone: the whole host ran out
 		peak := "not known to this kernel"
 		if words := readWords(group.path + "/memory.peak"); len(words) == 1 {
 			peak = formatSize(words[0])
@@ -368,7 +390,7 @@ func unshareCgroupNamespace(*child) error {
 // would take the text and do nothing.
 func writeExisting(dir int, path, text string) error {
 	fd, err := unix.Openat(dir, path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err := sys(err, "openat(%d, %q, O_WRONLY|O_CLOEXEC)", dir, path); err != nil {
+	if err := sys(err, "openat(%v, %q, O_WRONLY|O_CLOEXEC)", at(dir), path); err != nil {
 		return err
 	}
 	defer unix.Close(fd)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -27,7 +28,7 @@ var verdictNames = [...]string{"ok", "limited", "missing"}
 type finding struct {
 	verdict int
 	thing   string
-	remedy  string // empty when nothing needs one
+	remedy  string // and whatever else goes on a line of its own
 }
 
 // oldestKernel has all that barco calls: mount_setattr is from 5.12, cgroup.kill from 5.14.
@@ -36,8 +37,15 @@ const oldestMajor, oldestMinor = 5, 14
 // check prints what it finds and returns the exit status: 0 when the classic line will work in full, 1 with less, 2 when it cannot.
 func check(signals <-chan os.Signal) (status int) {
 	logLevel = levelError
-	findings := slices.Concat(checkKernel(), checkNamespaces(), checkSurroundings(), checkCgroups(), checkSeccomp(), rehearse(signals))
+	var name unix.Utsname
+	unix.Uname(&name)
+	findings := slices.Concat(checkKernel(unix.ByteSliceToString(name.Release[:])), checkNamespaces(), checkSettings(),
+		checkSurroundings(), checkCgroups(), checkSeccomp(), rehearse(signals))
+	rehearsed := findings[len(findings)-1].verdict == verdictOK
 	for _, f := range findings {
+		if rehearsed {
+			f.verdict = min(f.verdict, verdictLimited) // it does work, whatever a setting says
+		}
 		line := fmt.Sprintf("%-8s %s", verdictNames[f.verdict], f.thing)
 		if f.remedy != "" {
 			line += "\n         " + f.remedy
@@ -53,22 +61,22 @@ func check(signals <-chan os.Signal) (status int) {
 	return status
 }
 
-func checkKernel() []finding {
-	var name unix.Utsname
-	unix.Uname(&name)
-	release := unix.ByteSliceToString(name.Release[:])
+// checkKernel looks at the kernel's release, as uname(2) has it.
+func checkKernel(release string) []finding {
 	var major, minor int
 	fmt.Sscanf(release, "%d.%d", &major, &minor)
 	f := finding{thing: "Linux " + release}
+	if isWSL2(release) {
+		f.thing += ", which is WSL2"
+	}
 	if major < oldestMajor || major == oldestMajor && minor < oldestMinor {
 		f.verdict, f.remedy = verdictMissing, fmt.Sprintf("barco needs Linux %d.%d or newer", oldestMajor, oldestMinor)
 	}
-	if strings.Contains(strings.ToLower(release), "microsoft") {
-		f.thing += ", which is WSL2"
-		f.remedy = "its kernel may keep controllers on cgroup v1: wsl --update first, then see below"
-	}
 	return []finding{f}
 }
+
+// isWSL2 recognises the kernel of the Windows Subsystem for Linux.
+func isWSL2(release string) bool { return strings.Contains(strings.ToLower(release), "microsoft") }
 
 // settings are the sysctls that administrators and distributions switch user namespaces off with.
 var settings = []struct {
@@ -104,11 +112,23 @@ func checkNamespaces() (findings []finding) {
 		}
 		findings = append(findings, f)
 	}
-	f := finding{thing: "user namespaces for " + map[bool]string{true: "root", false: "ordinary users"}[unix.Geteuid() == 0]}
-	if off := userNamespacesOff(); off != "" {
-		f.verdict, f.remedy = verdictMissing, off
+	return findings
+}
+
+// checkSettings reads the sysctls that switch user namespaces off.
+func checkSettings() (findings []finding) {
+	for _, s := range settings {
+		value := readWords(procSys + s.path)
+		f := finding{thing: strings.ReplaceAll(s.path, "/", ".") + " is " + strings.Join(value, " ")}
+		switch {
+		case len(value) == 0:
+			f.thing = strings.ReplaceAll(s.path, "/", ".") + " is not on this kernel"
+		case value[0] == s.off && (s.root || unix.Geteuid() != 0):
+			f.verdict, f.remedy = verdictMissing, s.sentence
+		}
+		findings = append(findings, f)
 	}
-	return append(findings, f)
+	return findings
 }
 
 // checkSurroundings looks at who started barco: root or not, in a container or not.
@@ -147,7 +167,7 @@ func checkCgroups() (findings []finding) {
 	}
 	group, obstacle := newCgroup(above)
 	defer group.remove()
-	f := finding{thing: "cgroup v2, below " + above}
+	f := finding{thing: "cgroup v2, below " + above + map[bool]string{true: ", as root", false: ", which is delegated to you"}[unix.Geteuid() == 0]}
 	if obstacle != nil {
 		f = finding{verdictLimited, "cgroup v2: no cgroup can be made", obstacle.Error()}
 	}
@@ -180,7 +200,7 @@ func rehearse(signals <-chan os.Signal) []finding {
 	config := &Config{
 		Rehearsal: true, Quiet: true, OneID: unix.Geteuid() != 0, HostUID: hostUID(0),
 		Root: "/", Argv: bytesTexts([]string{"rehearsal"}), Workdir: "/", Hostname: "rehearsal",
-		Skip: []string{"cgroup"}, // checkCgroups has said what there is to say
+		Memory: limit{Max: math.MaxInt64}, Weight: limit{Max: math.MaxInt64}, Pids: limit{Max: math.MaxInt64}, // checkCgroups has seen to those
 	}
 	_, err := run(config, signals)
 	failure := (*Failure)(nil)
@@ -190,9 +210,11 @@ func rehearse(signals <-chan os.Signal) []finding {
 	if err != nil {
 		return []finding{{verdictMissing, "rehearsal: " + err.Error(), ""}}
 	}
-	var names []string
-	for _, s := range childStory {
-		names = append(names, s.name)
+	var done [2][]string // on two lines
+	for i, s := range childStory {
+		if s.name != "terminal" && s.name != "execve" {
+			done[2*i/len(childStory)] = append(done[2*i/len(childStory)], s.name)
+		}
 	}
-	return []finding{{thing: "rehearsal of a whole start: " + strings.Join(names, ", ")}}
+	return []finding{{verdictOK, "rehearsal of a whole start, up to execve: " + strings.Join(done[0], ", ") + ",", strings.Join(done[1], ", ")}}
 }

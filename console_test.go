@@ -151,6 +151,15 @@ func TestCtrlCTwice(t *testing.T) {
 	}
 }
 
+// The terminal belongs to the command's user, who can open it anew.
+func TestTerminalOfAUser(t *testing.T) {
+	s := onScreen(t, command("-q", "-m", busyboxRoot(t), "-u", "1000", "-c", "/bin/sh", "--", "-c", "echo he''re > /dev/stdout; exit 4"))
+	s.waitFor("here")
+	if status := s.end(); status != 4 {
+		t.Errorf("status %d", status)
+	}
+}
+
 // A command that hears Ctrl-C may have as many as it likes.
 func TestCtrlCHeard(t *testing.T) {
 	s := onScreen(t, command("-q", "-m", busyboxRoot(t), "-c", "/bin/sh", "--", "-c", "trap 'n=$((n+1)); [ $n = 3 ] && exit 5' INT; echo go''ing; while :; do sleep 0.01; echo heard $n; done"))

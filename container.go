@@ -148,7 +148,7 @@ func (c *container) expect(m message) error {
 				return refuse("the container sent a failure that is none: %v", err)
 			}
 			return failure
-		case got.kind == 0:
+		case got.kind == messageEnd:
 			return c.diedEarly()
 		default:
 			return refuse("the container said %q where %q was due", got.kind, m)
@@ -162,7 +162,7 @@ func (c *container) expectCommand() error {
 	if err := c.expect(messageExecuting); err != nil {
 		return err
 	}
-	if err := c.expect(0); err != nil {
+	if err := c.expect(messageEnd); err != nil {
 		return err
 	}
 	c.running.Store(true)

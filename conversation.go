@@ -24,6 +24,7 @@ import (
 type message byte
 
 const (
+	messageEnd       message = 0   // no message: end of file, the other side is gone
 	messageConfig    message = 'c' // parent to child: a Config
 	messageMapIDs    message = 'm' // child to parent: the mounts are done, I need ids
 	messageMapped    message = 'd' // parent to child: done, go on
@@ -92,7 +93,7 @@ func (s socket) send(m message, payload any, descriptors ...int) error {
 	return nil
 }
 
-// received is a message that has arrived. Its kind is 0 at end of file: the other side is gone.
+// received is a message that has arrived.
 type received struct {
 	kind       message
 	payload    []byte // JSON

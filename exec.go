@@ -20,7 +20,11 @@ import (
 // execCommand hands the container over to the command. It returns only when the kernel will not have it. Child.
 func execCommand(c *child) error {
 	unix.Umask(0o022)
-	unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil) // a signal that barco's caller had blocked
+	sys(nil, "umask(022)")
+	none := unix.Sigset_t{} // a signal that barco's caller had blocked is not blocked for the command
+	if err := sys(unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil), "rt_sigprocmask(SIG_SETMASK, [])"); err != nil {
+		return err
+	}
 	if err := sys(unix.Chdir(string(c.Workdir)), "chdir(%q)", c.Workdir); err != nil {
 		return c.explainAccess(err, string(c.Workdir))
 	}

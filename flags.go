@@ -62,35 +62,30 @@ var layers = []struct{ name, without string }{
 // skips says whether the user asked to leave a layer out.
 func (config *Config) skips(layer string) bool { return slices.Contains(config.Skip, layer) }
 
-const help = `barco runs a command in a Linux container of its own.
-
-Usage: sudo barco -m DIR -c CMD [-a ARG]... [options] [-- ARG...]
+const help = `Usage: sudo barco -m DIR -c CMD [-a ARG]... [options] [-- ARG...]
 
   -m, --mnt DIR         the directory that becomes / (required)
   -c, --cmd CMD         the command, an absolute path inside DIR (required)
   -a, --arg ARG         one argument for CMD, repeatable; those after -- follow
   -u, --uid UID         user and group id inside, 0 to 65535 (default 0)
-      --hostname NAME   (default barcontainer)
+      --hostname NAME   the container's name (default barcontainer)
       --env NAME=VALUE  set a variable in CMD's environment, repeatable
       --workdir PATH    where CMD starts, a path inside DIR (default /)
       --memory SIZE     at most this much memory: 512m, 1G, max (default 1G)
       --cpu-weight N    share of a busy processor, 1 to 10000 (default 256)
-      --pids N          at most this many processes and threads, or max (default 64)
+      --pids N          at most this many processes, threads too, or max (default 64)
       --cap-add NAME    keep one more capability, such as CAP_NET_ADMIN, repeatable
-      --skip LAYER      leave one layer out, repeatable: userns, mounts, pid, ipc,
-                        net, uts, cgroup, caps, seccomp, or seccomp:GROUP
-  -t, --tty             give CMD a terminal of its own (default: when it is on one;
-                        --tty=false turns that off)
+      --skip LAYER      leave out userns, mounts, pid, ipc, net, uts, cgroup, caps,
+                        seccomp, or a part: seccomp:GROUP; repeatable
+  -t, --tty             give CMD a terminal of its own (default: if barco is on one)
   -v, --verbose         narrate every system call that makes the container
   -q, --quiet           say nothing but errors
       --check           say whether this machine is able, and what it lacks
-      --help            this text
-      --version         which barco this is
+      --help, --version
 
 Example: sudo barco -m / -c /bin/sh -a -c -a 'id; hostname'
-
-It exits as CMD does, with 128+N when signal N killed it; with 125 when barco
-itself failed, 126 when CMD cannot be executed, 127 when it does not exist.`
+Exit status: CMD's; 128+N if signal N killed it; 125 if barco itself failed, 126
+if CMD cannot be executed, 127 if it does not exist.`
 
 // parseCommandLine turns barco's arguments into a Config; config and error are both nil when there is nothing to run.
 func parseCommandLine(args []string) (*Config, error) {
@@ -193,6 +188,9 @@ func usageError(err error) error {
 	case errors.As(err, &value):
 		return refuse("%s %q: %v", flagName(value.GetFlag()), value.GetValue(), value.Unwrap())
 	case errors.As(err, &missing):
+		if err := missing.GetFlag().Value.Set(""); err != nil { // the flag's own words
+			return refuse("%s %v", flagName(missing.GetFlag()), err)
+		}
 		return refuse("%s takes a value: see barco --help", flagName(missing.GetFlag()))
 	case errors.As(err, &unknown):
 		return refuse("unknown flag -%s: see barco --help", strings.Repeat("-", min(1, len(unknown.GetSpecifiedName())-1))+unknown.GetSpecifiedName())
@@ -209,10 +207,15 @@ func flagName(flag *pflag.Flag) string {
 
 // resolveRoot returns the host path of the directory that becomes /, absolute and free of symbolic links.
 func resolveRoot(dir string) (bytesText, error) {
-	root, err := filepath.Abs(dir)
-	if err == nil {
-		root, err = filepath.EvalSymlinks(root)
+	root := dir
+	if !filepath.IsAbs(dir) {
+		here, err := os.Getwd()
+		if err != nil {
+			return "", refuse("-m, --mnt %q: the current directory is gone: %v", dir, err)
+		}
+		root = here + "/" + dir // not filepath.Abs, to which "link/.." is "."
 	}
+	root, err := filepath.EvalSymlinks(root)
 	if err == nil {
 		var info os.FileInfo
 		if info, err = os.Stat(root); err == nil && !info.IsDir() {
@@ -225,6 +228,8 @@ func resolveRoot(dir string) (bytesText, error) {
 		return "", refuse("-m, --mnt %q: takes a directory: %v", dir, describe(errno))
 	case err != nil:
 		return "", refuse("-m, --mnt %q: takes a directory: %v", dir, err)
+	case slices.Contains([]string{"/proc", "/sys", "/dev"}, root):
+		return "", refuse("-m, --mnt %q: is the kernel's, and no place for a root filesystem", dir)
 	}
 	return bytesText(root), nil
 }

@@ -31,7 +31,7 @@ need 'command -v ${CC:-cc}' 'gcc libc6-dev' 'gcc glibc-devel' 'gcc musl-dev linu
 need 'command -v pkg-config' pkg-config pkgconf-pkg-config pkgconf
 need "$header" libseccomp-dev libseccomp-devel libseccomp-dev
 if [ "${1:-build}" = test ]; then
-	need 'busybox | head -n 1 | grep BusyBox' busybox-static busybox busybox-static
+	need 'busybox | grep BusyBox && ! ldd "$(command -v busybox)" | grep -q "=>"' busybox-static busybox busybox-static
 	need 'command -v qemu-system-x86_64' qemu-system-x86 qemu-system-x86-core qemu-system-x86_64
 	need 'command -v cpio' cpio cpio cpio
 	if command -v apt-get >/dev/null; then # arm64.sh runs nowhere else
@@ -46,7 +46,7 @@ sudo=
 if command -v apt-get >/dev/null; then
 	say "installing$apt with apt-get"
 	$sudo apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $apt >/dev/null
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $apt >/dev/null
 elif command -v dnf >/dev/null; then
 	say "installing$dnf with dnf"
 	$sudo dnf install -y -q $dnf

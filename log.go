@@ -13,7 +13,7 @@ import (
 //	22:08:41 INFO  container.go:96: initializing socket pair...
 //
 // The parent writes every line. The child's come to it over the socket, so that they stand in the order in which things
-// happened, and so that nothing but the command itself ever writes to the command's standard error.
+// happened, and so that nothing in the container but the command itself ever writes to standard error.
 
 type level int
 

@@ -67,13 +67,16 @@ func run(config *Config, signals <-chan os.Signal) (status int, err error) {
 		return 0, err
 	}
 	defer group.remove() // last of all: a cgroup can go only when nobody is in it
-	if group == nil && config.skips("pid") {
-		return 0, refuse("--skip pid without a cgroup: nothing could end the processes that the command leaves behind")
-	}
-
-	if err := makeMountPoints(config); err != nil {
+	defer group.explain()
+	removeMountPoints, err := makeMountPoints(config)
+	if err != nil {
 		return 0, err
 	}
+	defer func() {
+		if err != nil { // the command never ran
+			removeMountPoints()
+		}
+	}()
 	container, err := startContainer(config, group, signals) // socketpair, clone, configuration
 	if err != nil {
 		return 0, err
@@ -95,9 +98,7 @@ func run(config *Config, signals <-chan os.Signal) (status int, err error) {
 	if err := container.expectCommand(); err != nil { // end of file: the child has become the command
 		return 0, err
 	}
-	status, err = container.wait()
-	group.explain()
-	return status, err
+	return container.wait()
 }
 
 // announce warns of what the user has chosen and may not have thought through.

@@ -15,35 +15,52 @@ import (
 // a directory that it has open (move_mount(2)). No path is looked up twice, so nothing inside DIR can lead a mount astray by
 // a symbolic link: runtimes have been escaped from that way (CVE-2019-19921, CVE-2025-31133).
 
-// makeMountPoints makes the directories in DIR that barco mounts on, where they are missing. They belong to DIR's owner. A mount
-// point in DIR that is a symbolic link is found out by the child, which does not follow it. Parent: the child, without a
-// capability on the host, could not make them in a DIR that is not root's.
-func makeMountPoints(config *Config) error {
+// makeMountPoints makes the directories in DIR that barco mounts on, where they are missing. They belong to DIR's owner, and
+// stay, but for a start that fails: then remove takes away again what this run made. A mount point in DIR that is a symbolic link
+// is found out by the child, which does not follow it. Parent: the child, without a capability on the host, could not make
+// them in a DIR that is not root's.
+func makeMountPoints(config *Config) (remove func(), err error) {
 	if config.skips("mounts") {
-		return nil
+		return func() {}, nil
 	}
-	root, err := unix.Openat2(unix.AT_FDCWD, string(config.Root), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
-	if err := sys(err, "openat2(AT_FDCWD, %q, {O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS})", config.Root); err != nil {
-		return in("mount points", err)
+	root, err := unix.Openat2(unix.AT_FDCWD, string(config.Root), &unix.OpenHow{Flags: unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if errors.Is(err, unix.EACCES) { // it may be entered, though not read: then there is no lock, and nothing is removed
+		root, err = unix.Openat2(unix.AT_FDCWD, string(config.Root), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
 	}
-	defer unix.Close(root)
+	if err := sys(err, "openat2(AT_FDCWD, %q, {O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS})", config.Root); err != nil {
+		return nil, in("mount points", err)
+	}
+	// Each barco holds a shared lock on its DIR: to remove a directory that another one has mounted on would detach its mount.
+	unix.Flock(root, unix.LOCK_SH|unix.LOCK_NB)
+	var made []string
+	remove = func() {
+		for _, name := range made {
+			if unix.Flock(root, unix.LOCK_EX|unix.LOCK_NB) == nil {
+				unix.Unlinkat(root, name, unix.AT_REMOVEDIR)
+			}
+		}
+	}
 	var owner unix.Stat_t
 	if err := sys(unix.Fstat(root, &owner), "fstat(%d)", root); err != nil {
-		return in("mount points", err)
+		return nil, in("mount points", err)
 	}
 	for _, name := range []string{"proc", "sys", "dev"} {
 		err := sys(unix.Mkdirat(root, name, 0o755), "mkdirat(%d, %q, 0755)", root, name)
 		if errors.Is(err, unix.EEXIST) {
 			continue
 		}
+		if err == nil {
+			made = append(made, name)
+		}
 		if err == nil && unix.Geteuid() == 0 {
 			err = sys(unix.Fchownat(root, name, int(owner.Uid), int(owner.Gid), unix.AT_SYMLINK_NOFOLLOW), "fchownat(%d, %q, %d, %d, AT_SYMLINK_NOFOLLOW)", root, name, owner.Uid, owner.Gid)
 		}
 		if err != nil {
-			return in("mount points", err)
+			remove()
+			return nil, in("mount points", err)
 		}
 	}
-	return nil
+	return remove, nil
 }
 
 // makeMountsPrivate cuts the ties to the host's mounts. A new mount namespace begins as a copy, and on most hosts every mount
@@ -118,7 +135,7 @@ func newMount(fstype string, attributes int, options ...string) (mount int, err 
 // cloneMount makes a bind mount of path below dir, with all that is mounted below it, mounted nowhere yet (open_tree(2)).
 func cloneMount(dir int, path string) (mount int, err error) {
 	mount, err = unix.OpenTree(dir, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
-	return mount, sys(err, "open_tree(%d, %q, OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH|AT_RECURSIVE)", dir, path)
+	return mount, sys(err, "open_tree(%v, %q, OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH|AT_RECURSIVE)", at(dir), path)
 }
 
 // setMountAttr sets attributes on a mount and on all that is mounted below it (mount_setattr(2)).
@@ -162,7 +179,7 @@ func openTarget(dir int, name string, kind uint64) (int, error) {
 		Flags:   unix.O_PATH | unix.O_CLOEXEC | kind,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
-	return target, sys(err, "openat2(%d, %q, {O_PATH|O_CLOEXEC|%#o, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS})", dir, name, kind)
+	return target, sys(err, "openat2(%d, %q, {O_PATH|O_CLOEXEC%s, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS})", dir, name, map[uint64]string{unix.O_DIRECTORY: "|O_DIRECTORY"}[kind])
 }
 
 // attrNames spells out mount attributes.

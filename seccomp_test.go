@@ -2,11 +2,19 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	libseccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
@@ -192,4 +200,124 @@ func TestFilterNumbers(t *testing.T) {
 			t.Errorf("%s is not in the denylist", name)
 		}
 	}
+}
+
+// What Docker's default profile denies, and barco allows: nothing.
+func TestNoWiderThanDocker(t *testing.T) {
+	data, err := os.ReadFile("testdata/docker-denied")
+	if errors.Is(err, os.ErrNotExist) {
+		data, err = os.ReadFile("/testdata/docker-denied") // the VM's test binary has no source tree around it
+	}
+	must(t, err)
+	byNumber, arch, lines := refusals(t), map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH], 0
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if fields[0] != arch {
+			continue
+		}
+		number, err := strconv.Atoi(fields[1])
+		must(t, err)
+		if r := byNumber[number]; r.when != nil || r.errno == 0 || r.errno != unix.ENOSYS && fields[3] == "ENOSYS" {
+			t.Errorf("Docker answers %s to %s, and barco: %v, when %v", fields[3], fields[2], r.errno, r.when)
+		}
+		lines++
+	}
+	if lines < 50 {
+		t.Errorf("only %d lines for %s", lines, arch)
+	}
+	for name, refused := range map[string]func(arguments uint64) bool{
+		"socket":      func(family uint64) bool { return family == unix.AF_ALG || family == unix.AF_VSOCK },
+		"clone":       func(flags uint64) bool { return flags&0x7e020000 != 0 },
+		"personality": func(p uint64) bool { return p != 0 && p != 8 && p != 0x20000 && p != 0x20008 && p != 0xffffffff },
+	} {
+		number, err := libseccomp.GetSyscallFromName(name)
+		must(t, err)
+		for value := range uint64(1 << 8) {
+			for shift := 0; shift <= 24; shift += 4 {
+				value := value << shift
+				if got := byNumber[int(number)].of([6]uint64{value}); got != refused(value) {
+					t.Errorf("%s(%#x): refused is %v", name, value, got)
+				}
+			}
+		}
+	}
+}
+
+const probeVariable = "BARCO_TEST_PROBE"
+
+// probe tries one system call, the number that the variable holds, with arguments that no system call can do anything with, and
+// prints the errno. With "all" it does so for every number, each in a process of its own.
+func probe(what string) {
+	if number, err := strconv.Atoi(what); err == nil {
+		bad := ^uintptr(0)
+		_, _, errno := unix.RawSyscall6(uintptr(number), bad, bad, bad, bad, bad, bad)
+		fmt.Printf("%d %d\n", number, errno)
+		return
+	}
+	var leftOut []int // they return never, or not before a signal, or twice, or end a thread and not the process
+	for _, name := range []string{"rt_sigreturn", "pause", "fork", "vfork", "exit"} {
+		number, _ := libseccomp.GetSyscallFromName(name)
+		leftOut = append(leftOut, int(number))
+	}
+	if runtime.GOARCH == "amd64" {
+		leftOut = append(leftOut, 335, 336) // uretprobe and uprobe, which the kernel shows to no filter
+	}
+	for number := range 520 {
+		if slices.Contains(leftOut, number) {
+			continue
+		}
+		patience, cancel := context.WithTimeout(context.Background(), 20*time.Second) // what blocks has got in, and does not answer
+		cmd := exec.CommandContext(patience, "/proc/self/exe")
+		cmd.Env = []string{probeVariable + "=" + strconv.Itoa(number)}
+		cmd.Stdout = os.Stdout
+		cmd.Run()
+		cancel()
+	}
+}
+
+// Every system call there is, made inside: what the list refuses is answered with its errno, and to all others the kernel says
+// what it says without the filter.
+func TestEverySystemCall(t *testing.T) {
+	root := busyboxRoot(t)
+	exe, err := os.Executable()
+	must(t, err)
+	copyFile(t, exe, root+"/bin/probe")
+	copyLibraries(t, exe, root)
+	answers := func(args ...string) map[int]unix.Errno {
+		r := barco(t, append([]string{"-q", "-m", root, "-c", "/bin/probe", "--env", probeVariable + "=all"}, args...)...)
+		if r.status != 0 {
+			t.Fatalf("%+v", r)
+		}
+		byNumber := map[int]unix.Errno{}
+		for line := range strings.Lines(r.stdout) {
+			var number, errno int
+			if _, err := fmt.Sscan(line, &number, &errno); err == nil {
+				byNumber[number] = unix.Errno(errno)
+			}
+		}
+		return byNumber
+	}
+	with, without, list := answers(), answers("--skip", "seccomp"), refusals(t)
+	if len(with) < 500 {
+		t.Errorf("only %d system calls answered", len(with))
+	}
+	refused := 0
+	all := ^uint64(0)
+	for number, errno := range with {
+		want := without[number]
+		if r := list[number]; r.of([6]uint64{all, all, all, all, all, all}) {
+			want = r.errno
+			refused++
+		}
+		if errno != want {
+			t.Errorf("system call %d: %v, want %v (without the filter: %v)", number, errno, want, without[number])
+		}
+	}
+	var silent []int
+	for number := range 520 {
+		if _, ok := with[number]; !ok {
+			silent = append(silent, number)
+		}
+	}
+	t.Logf("%d system calls answered, %d of them by the filter; no answer from %v", len(with), refused, silent)
 }

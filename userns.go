@@ -52,9 +52,11 @@ func writeIDMaps(config *Config, pid int) error {
 	if config.skips("userns") {
 		return nil
 	}
-	uids, gids := idMap{0, hostIDs, idCount}, idMap{0, hostIDs, idCount}
+	uids := idMap{Inside: 0, Outside: hostIDs, Length: idCount}
+	gids := uids
 	if config.OneID {
-		uids, gids = idMap{config.UID, unix.Geteuid(), 1}, idMap{config.UID, unix.Getegid(), 1}
+		uids = idMap{Inside: config.UID, Outside: unix.Geteuid(), Length: 1}
+		gids = idMap{Inside: config.UID, Outside: unix.Getegid(), Length: 1}
 		if err := writeExisting(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/setgroups", pid), "deny"); err != nil {
 			return in("id map", err)
 		}

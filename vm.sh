@@ -10,14 +10,23 @@ mkdir -p "$work"
 
 say() { echo "vm.sh: $*" >&2; }
 
+[ "$(uname -m)" = x86_64 ] || { say "LEFT OUT: the machine that it makes is an x86-64 one, and this is $(uname -m)"; exit 0; }
+
 kernel=${KERNEL:-}
 if [ -z "$kernel" ]; then
 	kernel=$(ls "$work"/kernel/boot/vmlinuz-* 2>/dev/null | tail -n 1)
 fi
 if [ -z "$kernel" ]; then
-	command -v apt-get >/dev/null || { say "no apt-get here to download a kernel with: set KERNEL=/path/to/vmlinuz"; exit 1; }
-	package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
-	[ -n "$package" ] || { say "apt does not know linux-image-cloud-amd64: apt-get update, or set KERNEL=/path/to/vmlinuz"; exit 1; }
+	command -v apt-get >/dev/null || { say "LEFT OUT: no apt-get here to download a kernel with; KERNEL=/path/to/vmlinuz takes another"; exit 0; }
+	find_package() { # Debian's name, Ubuntu's name
+		apt-cache depends linux-image-cloud-amd64 linux-image-virtual 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
+	}
+	package=$(find_package)
+	if [ -z "$package" ]; then
+		[ "$(id -u)" = 0 ] && apt-get update -qq || sudo apt-get update -qq
+		package=$(find_package)
+	fi
+	[ -n "$package" ] || { say "apt knows neither linux-image-cloud-amd64 nor linux-image-virtual: set KERNEL=/path/to/vmlinuz"; exit 1; }
 	say "downloading $package, to unpack it here, not to install it"
 	(cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$package" && dpkg-deb -x "$package"_*.deb kernel && rm "$package"_*.deb)
 	kernel=$(ls "$work"/kernel/boot/vmlinuz-* | tail -n 1)
@@ -31,6 +40,7 @@ rm -rf "$root"
 mkdir -p "$root/bin" "$root/etc" "$root/new"
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$work/barco.test" "$root/bin/barco.test"
+cp -r testdata "$root/testdata"
 echo root:x:0:0:root:/root:/bin/sh >"$root/etc/passwd"
 echo root:x:0: >"$root/etc/group"
 
@@ -38,7 +48,7 @@ echo root:x:0: >"$root/etc/group"
 cat >"$root/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox mount -t tmpfs -o size=75% root /new
-/bin/busybox cp -a /bin /etc /new
+/bin/busybox cp -a /bin /etc /testdata /new
 /bin/busybox mkdir -m 1777 /new/tmp
 /bin/busybox mkdir /new/proc /new/sys /new/dev /new/root /new/sbin
 /bin/busybox mkdir /proc /sys /dev
