@@ -85,7 +85,7 @@ var settings = []struct {
 	sentence  string
 }{
 	{"user/max_user_namespaces", "0", true, "user.max_user_namespaces is 0, so nobody can make user namespaces: sysctl -w user.max_user_namespaces=15000"},
-	{"kernel/unprivileged_userns_clone", "0", false, "kernel.unprivileged_userns_clone is 0 (older Debian), so only root can make user namespaces: sudo barco ..., or sysctl -w kernel.unprivileged_userns_clone=1"},
+	{"kernel/unprivileged_userns_clone", "0", false, "kernel.unprivileged_userns_clone is 0 (Debian), so only root can make user namespaces: sudo barco ..., or sysctl -w kernel.unprivileged_userns_clone=1"},
 	{"kernel/apparmor_restrict_unprivileged_userns", "1", false, "kernel.apparmor_restrict_unprivileged_userns is 1 (Ubuntu), which takes the powers out of ordinary users' user namespaces: sudo barco ..., or give barco an AppArmor profile with \"userns,\""},
 }
 
@@ -210,11 +210,15 @@ func rehearse(signals <-chan os.Signal) []finding {
 	if err != nil {
 		return []finding{{verdictMissing, "rehearsal: " + err.Error(), ""}}
 	}
-	var done [2][]string // on two lines
-	for i, s := range childStory {
+	var done []string
+	for _, s := range childStory {
 		if s.name != "terminal" && s.name != "execve" {
-			done[2*i/len(childStory)] = append(done[2*i/len(childStory)], s.name)
+			done = append(done, s.name)
 		}
 	}
-	return []finding{{verdictOK, "rehearsal of a whole start, up to execve: " + strings.Join(done[0], ", ") + ",", strings.Join(done[1], ", ")}}
+	var lines []string
+	for names := range slices.Chunk(done, 5) {
+		lines = append(lines, strings.Join(names, ", "))
+	}
+	return []finding{{verdictOK, "rehearsal of a whole start, up to execve:", strings.Join(lines, ",\n         ")}}
 }

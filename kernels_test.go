@@ -461,6 +461,7 @@ func TestCheckKernel(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	r := barco(t, "--check")
+	t.Logf("\n%s", r.stdout)
 	want := verdictLimited
 	if hasController(t, "memory") && hasController(t, "cpu") && hasController(t, "pids") {
 		want = verdictOK
@@ -469,7 +470,7 @@ func TestCheck(t *testing.T) {
 	if r.status != want || r.stderr != "" || len(lines) > 30 {
 		t.Errorf("status %d, want %d, %d lines:\n%s%s", r.status, want, len(lines), r.stdout, r.stderr)
 	}
-	for _, thing := range []string{"ok       Linux ", "ok       namespaces: user\n", "ok       namespaces: cgroup\n", "ok       user.max_user_namespaces is ", "kernel.apparmor_restrict_unprivileged_userns is ", "controller memory", "controller cpu", "controller pids", "ok       seccomp filters, libseccomp 2.", "ok       rehearsal of a whole start, up to execve: cgroup namespace, host name, ", " pivot_root,"} {
+	for _, thing := range []string{"ok       Linux ", "ok       namespaces: user\n", "ok       namespaces: cgroup\n", "ok       user.max_user_namespaces is ", "kernel.apparmor_restrict_unprivileged_userns is ", "controller memory", "controller cpu", "controller pids", "ok       seccomp filters, libseccomp 2.", "ok       rehearsal of a whole start, up to execve:\n         cgroup namespace, host name, ", " pivot_root"} {
 		if !strings.Contains(r.stdout, thing) {
 			t.Errorf("--check does not say %q:\n%s", thing, r.stdout)
 		}
