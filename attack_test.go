@@ -191,3 +191,23 @@ func TestSignalMask(t *testing.T) {
 	r := finish(t, cmd)
 	equal(t, "SigBlk", statusField(r.stdout, "SigBlk"), "0000000000000000")
 }
+
+// The program that the container was started by cannot be overwritten from inside (CVE-2019-5736): it belongs to nobody there, or
+// it is a copy that is sealed.
+func TestOwnProgram(t *testing.T) {
+	root := userRoot(t)
+	exe, err := os.Executable()
+	must(t, err)
+	copyLibraries(t, exe, root) // for the command to run, when it is barco itself
+	args := []string{"-q", "-m", root, "-c", "/proc/self/exe", "--env", probeVariable + "=exe"}
+	if r := barco(t, args...); !strings.HasPrefix(r.stdout, "true, ") {
+		t.Errorf("as root: %+v", r)
+	}
+	const all = unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
+	r := finish(t, asUser(command(args...)))
+	var denied bool
+	var seals int
+	if _, err := fmt.Sscanf(r.stdout, "%t, seals %v", &denied, &seals); err != nil || seals&all != all {
+		t.Errorf("as a user: %+v", r)
+	}
+}

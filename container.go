@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -35,7 +36,7 @@ const childSocket socket = 3
 
 // startContainer makes the namespaces and the child in them with one clone(2), and sends it the configuration. Parent.
 //
-// Go cannot fork without exec, so the child is barco once more, run from /proc/self/exe. It has no ids yet, and execve takes
+// Go cannot fork without exec, so the child is barco once more, run from its own file. It has no ids yet, and execve takes
 // every capability from a process without ids, except the ambient ones (capabilities(7)).
 func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*container, error) {
 	info("making a socket pair for parent and child...")
@@ -59,8 +60,14 @@ func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*c
 	}
 	info("cloning the container, with namespaces %s...", strings.ReplaceAll(names, "CLONE_NEW", ""))
 	openPipes()
+	program, err := programFile(config)
+	if err != nil {
+		unix.Close(pair[0])
+		return nil, in("clone", err)
+	}
+	defer program.Close()
 	start := func() (*os.Process, error) {
-		return os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
+		return os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), []string{initName}, &os.ProcAttr{
 			Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs},
 			Env:   []string{"GOTRACEBACK=none"}, // nothing of the host's environment; and should the Go runtime die, it dies in one line
 			Sys:   attributes,
@@ -88,6 +95,32 @@ func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*c
 		return nil, in("clone", c.stop(err))
 	}
 	return c, nil
+}
+
+// programFile opens what the child is to be: barco's own file. The command can get at it as /proc/self/exe, and overwrite it if
+// it may (CVE-2019-5736). Root's file belongs to nobody inside. Without root it may well be the user's, who is the same inside
+// and outside, so then the child runs from a copy in memory that is sealed against any change (memfd_create(2)). Parent.
+func programFile(config *Config) (*os.File, error) {
+	own, err := os.Open("/proc/self/exe")
+	if err := sys(err, `open("/proc/self/exe")`); err != nil {
+		return nil, err
+	}
+	if !config.OneID {
+		return own, nil
+	}
+	defer own.Close()
+	fd, err := unix.MemfdCreate("barco", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err := sys(err, `memfd_create("barco", MFD_CLOEXEC|MFD_ALLOW_SEALING)`); err != nil {
+		return nil, err
+	}
+	copied := os.NewFile(uintptr(fd), "barco")
+	if _, err := io.Copy(copied, own); err != nil {
+		copied.Close()
+		return nil, sys(err, "copying /proc/self/exe into memory")
+	}
+	const seals = unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
+	return copied, sys(err, "fcntl(%d, F_ADD_SEALS, F_SEAL_WRITE|F_SEAL_GROW|F_SEAL_SHRINK|F_SEAL_SEAL)", fd)
 }
 
 // openPipes lets the command open anew those of the standard streams that are pipes, as `echo > /dev/stderr` does: for writing

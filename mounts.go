@@ -15,18 +15,14 @@ import (
 // a directory that it has open (move_mount(2)). No path is looked up twice, so nothing inside DIR can lead a mount astray by
 // a symbolic link: runtimes have been escaped from that way (CVE-2019-19921, CVE-2025-31133).
 
-// makeMountPoints makes the directories in DIR that barco mounts on, where they are missing. They belong to DIR's owner, and
-// stay, but for a start that fails: then remove takes away again what this run made. A mount point in DIR that is a symbolic link
-// is found out by the child, which does not follow it. Parent: the child, without a capability on the host, could not make
-// them in a DIR that is not root's.
+// makeMountPoints makes the directories in DIR that barco mounts on, where they are missing; they stay there, unless remove is
+// called because the command never ran. A mount point that is a symbolic link is found out by the child, which does not follow
+// it. Parent: the child, without a capability on the host, could not make them in a DIR that is not root's.
 func makeMountPoints(config *Config) (remove func(), err error) {
 	if config.skips("mounts") {
 		return func() {}, nil
 	}
 	root, err := unix.Openat2(unix.AT_FDCWD, string(config.Root), &unix.OpenHow{Flags: unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
-	if errors.Is(err, unix.EACCES) { // it may be entered, though not read: then there is no lock, and nothing is removed
-		root, err = unix.Openat2(unix.AT_FDCWD, string(config.Root), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
-	}
 	if err := sys(err, "openat2(AT_FDCWD, %q, {O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS})", config.Root); err != nil {
 		return nil, in("mount points", err)
 	}
@@ -40,27 +36,33 @@ func makeMountPoints(config *Config) (remove func(), err error) {
 			}
 		}
 	}
-	var owner unix.Stat_t
-	if err := sys(unix.Fstat(root, &owner), "fstat(%d)", root); err != nil {
-		return nil, in("mount points", err)
-	}
 	for _, name := range []string{"proc", "sys", "dev"} {
-		err := sys(unix.Mkdirat(root, name, 0o755), "mkdirat(%d, %q, 0755)", root, name)
-		if errors.Is(err, unix.EEXIST) {
-			continue
-		}
-		if err == nil {
+		err := makeMountPoint(root, name)
+		switch {
+		case err == nil:
 			made = append(made, name)
-		}
-		if err == nil && unix.Geteuid() == 0 {
-			err = sys(unix.Fchownat(root, name, int(owner.Uid), int(owner.Gid), unix.AT_SYMLINK_NOFOLLOW), "fchownat(%d, %q, %d, %d, AT_SYMLINK_NOFOLLOW)", root, name, owner.Uid, owner.Gid)
-		}
-		if err != nil {
+		case !errors.Is(err, unix.EEXIST):
 			remove()
 			return nil, in("mount points", err)
 		}
 	}
 	return remove, nil
+}
+
+// makeMountPoint makes the directory name in root, for root's owner.
+func makeMountPoint(root int, name string) error {
+	var owner unix.Stat_t
+	if err := sys(unix.Fstat(root, &owner), "fstat(%d)", root); err != nil {
+		return err
+	}
+	if err := sys(unix.Mkdirat(root, name, 0o755), "mkdirat(%d, %q, 0755)", root, name); err != nil {
+		return err
+	}
+	if int(owner.Uid) == unix.Geteuid() {
+		return nil
+	}
+	return sys(unix.Fchownat(root, name, int(owner.Uid), int(owner.Gid), unix.AT_SYMLINK_NOFOLLOW),
+		"fchownat(%d, %q, %d, %d, AT_SYMLINK_NOFOLLOW)", root, name, owner.Uid, owner.Gid)
 }
 
 // makeMountsPrivate cuts the ties to the host's mounts. A new mount namespace begins as a copy, and on most hosts every mount
