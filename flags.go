@@ -161,11 +161,6 @@ func parseCommandLine(args []string) (*Config, error) {
 	}
 	config.Argv = bytesTexts(slices.Concat([]string{command}, arguments, positional))
 	config.Env = bytesTexts(mergeEnv(append(defaultEnv(config.UID), env...)))
-	for _, s := range config.Argv {
-		if strings.ContainsRune(string(s), 0) {
-			return nil, refuse("%q: an argument cannot hold a NUL byte", s)
-		}
-	}
 	for fd, name := range []string{"input", "output", "error"} { // one directory of the host would be a way out: openat(0, "..")
 		var stat unix.Stat_t
 		if unix.Fstat(fd, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -193,7 +188,11 @@ func usageError(err error) error {
 		}
 		return refuse("%s takes a value: see barco --help", flagName(missing.GetFlag()))
 	case errors.As(err, &unknown):
-		return refuse("unknown flag -%s: see barco --help", strings.Repeat("-", min(1, len(unknown.GetSpecifiedName())-1))+unknown.GetSpecifiedName())
+		dashes := "--"
+		if len(unknown.GetSpecifiedName()) == 1 {
+			dashes = "-"
+		}
+		return refuse("unknown flag %s%s: see barco --help", dashes, unknown.GetSpecifiedName())
 	}
 	return refuse("%v: see barco --help", err)
 }
@@ -253,14 +252,14 @@ func parseHostname(s string) (string, error) {
 }
 
 func appendEnv(env []string, s string) ([]string, error) {
-	if strings.IndexByte(s, '=') < 1 || strings.ContainsRune(s, 0) {
+	if strings.IndexByte(s, '=') < 1 {
 		return nil, errors.New("takes NAME=VALUE")
 	}
 	return append(env, s), nil
 }
 
 func parseInsidePath(s string) (bytesText, error) {
-	if !filepath.IsAbs(s) || strings.ContainsRune(s, 0) {
+	if !filepath.IsAbs(s) {
 		return "", errors.New("takes an absolute path inside the container")
 	}
 	return bytesText(s), nil
