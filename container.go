@@ -23,8 +23,7 @@ import (
 type container struct {
 	socket
 	process  *os.Process  // by a pidfd (pidfd_open(2)), so that no signal can reach a stranger who was given the same pid
-	running  atomic.Bool  // the child has become the command
-	killer   atomic.Int32 // the signal that ended it before
+	killer   atomic.Int32 // the signal that ended the child before it was the command
 	terminal *terminal    // nil when the command uses the user's streams as they are
 }
 
@@ -195,11 +194,7 @@ func (c *container) expectCommand() error {
 	if err := c.expect(messageExecuting); err != nil {
 		return err
 	}
-	if err := c.expect(messageEnd); err != nil {
-		return err
-	}
-	c.running.Store(true)
-	return nil
+	return c.expect(messageEnd)
 }
 
 // diedEarly says how the child ended, when it ended without a word. Parent.
@@ -342,8 +337,7 @@ func dieWithParent(c *child) error {
 		return err
 	}
 	// A parent that died before the call above sends no signal, and getppid(2) is 0 in a pid namespace: its end of the socket tells.
-	poll := []unix.PollFd{{Fd: int32(c.socket), Events: unix.POLLIN}}
-	if _, err := unix.Poll(poll, 0); err == nil && poll[0].Revents&unix.POLLHUP != 0 {
+	if c.hungUp() {
 		return refuse("barco itself is gone")
 	}
 	return nil

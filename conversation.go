@@ -93,6 +93,13 @@ func (s socket) send(m message, payload any, descriptors ...int) error {
 	return nil
 }
 
+// hungUp says whether the other side has closed its end, though there may be messages of it left to receive. Both.
+func (s socket) hungUp() bool {
+	poll := []unix.PollFd{{Fd: int32(s)}}
+	_, err := unix.Poll(poll, 0)
+	return err == nil && poll[0].Revents&unix.POLLHUP != 0
+}
+
 // received is a message that has arrived.
 type received struct {
 	kind       message

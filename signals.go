@@ -31,7 +31,7 @@ func (c *container) forwardSignals(signals <-chan os.Signal) {
 			asked++
 		}
 		switch {
-		case !c.running.Load(): // it is still barco, and nothing in it is worth a goodbye
+		case !c.hungUp(): // no execve yet: it is still barco, and nothing in it is worth a goodbye
 			c.killer.Store(int32(s))
 			c.process.Kill()
 		case asked < 2:
