@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -212,9 +211,7 @@ func enableController(top, name string) error {
 
 // remedyForV1 is what to do about controllers on cgroup v1.
 func remedyForV1() string {
-	var name unix.Utsname
-	unix.Uname(&name)
-	if isWSL2(unix.ByteSliceToString(name.Release[:])) {
+	if isWSL2(kernelRelease()) {
 		return "on WSL2, wsl --update"
 	}
 	return "boot it with systemd.unified_cgroup_hierarchy=1"
@@ -363,9 +360,12 @@ func waitUntilEmpty(path string) error {
 // removeStale removes the cgroups of barcos that ended without a chance to do it: those that bear such a name, and whose lock
 // nobody holds. Parent.
 func removeStale(top string) {
-	paths, _ := filepath.Glob(top + "/" + cgroupPrefix + "*")
+	paths, _ := filepath.Glob(top + "/" + cgroupPrefix + "*-*")
 	for _, path := range paths {
-		if !regexp.MustCompile(`^\d+-\d+$`).MatchString(strings.TrimPrefix(filepath.Base(path), cgroupPrefix)) {
+		pid, attempt, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), cgroupPrefix), "-")
+		_, err := strconv.ParseUint(pid, 10, 64)
+		_, err2 := strconv.ParseUint(attempt, 10, 64)
+		if err != nil || err2 != nil {
 			continue // somebody else's
 		}
 		kill, err := lock(path)

@@ -37,9 +37,7 @@ const oldestMajor, oldestMinor = 5, 14
 // check prints what it finds and returns the exit status: 0 when the classic line will work in full, 1 with less, 2 when it cannot.
 func check(signals <-chan os.Signal) (status int) {
 	logLevel = levelError
-	var name unix.Utsname
-	unix.Uname(&name)
-	findings := slices.Concat(checkKernel(unix.ByteSliceToString(name.Release[:])), checkNamespaces(), checkSettings(),
+	findings := slices.Concat(checkKernel(kernelRelease()), checkNamespaces(), checkSettings(),
 		checkSurroundings(), checkCgroups(), checkSeccomp(), rehearse(signals))
 	rehearsed := findings[len(findings)-1].verdict == verdictOK
 	for _, f := range findings {
@@ -61,7 +59,14 @@ func check(signals <-chan os.Signal) (status int) {
 	return status
 }
 
-// checkKernel looks at the kernel's release, as uname(2) has it.
+// kernelRelease is what `uname -r` prints (uname(2)).
+func kernelRelease() string {
+	var name unix.Utsname
+	unix.Uname(&name)
+	return unix.ByteSliceToString(name.Release[:])
+}
+
+// checkKernel looks at the kernel's release.
 func checkKernel(release string) []finding {
 	var major, minor int
 	fmt.Sscanf(release, "%d.%d", &major, &minor)
@@ -78,12 +83,20 @@ func checkKernel(release string) []finding {
 // isWSL2 recognises the kernel of the Windows Subsystem for Linux.
 func isWSL2(release string) bool { return strings.Contains(strings.ToLower(release), "microsoft") }
 
-// settings are the sysctls that administrators and distributions switch user namespaces off with.
-var settings = []struct {
+// A setting is a sysctl, and its value for "off".
+type setting struct {
 	path, off string
 	root      bool // root is affected too
 	sentence  string
-}{
+}
+
+// isOff says whether the setting keeps this user from making user namespaces.
+func (s setting) isOff() bool {
+	return slices.Equal(readWords(procSys+s.path), []string{s.off}) && (s.root || unix.Geteuid() != 0)
+}
+
+// settings are the sysctls that administrators and distributions switch user namespaces off with.
+var settings = []setting{
 	{"user/max_user_namespaces", "0", true, "user.max_user_namespaces is 0, so nobody can make user namespaces: sysctl -w user.max_user_namespaces=15000"},
 	{"kernel/unprivileged_userns_clone", "0", false, "kernel.unprivileged_userns_clone is 0 (Debian), so only root can make user namespaces: sudo barco ..., or sysctl -w kernel.unprivileged_userns_clone=1"},
 	{"kernel/apparmor_restrict_unprivileged_userns", "1", false, "kernel.apparmor_restrict_unprivileged_userns is 1 (Ubuntu), which takes the powers out of ordinary users' user namespaces: sudo barco ..., or give barco an AppArmor profile with \"userns,\""},
@@ -95,7 +108,7 @@ var procSys = "/proc/sys/"
 // userNamespacesOff returns the sentence for the setting that keeps this user from making user namespaces, "" when none does.
 func userNamespacesOff() string {
 	for _, s := range settings {
-		if value := readWords(procSys + s.path); slices.Equal(value, []string{s.off}) && (s.root || unix.Geteuid() != 0) {
+		if s.isOff() {
 			return s.sentence
 		}
 	}
@@ -123,7 +136,7 @@ func checkSettings() (findings []finding) {
 		switch {
 		case len(value) == 0:
 			f.thing = strings.ReplaceAll(s.path, "/", ".") + " is not on this kernel"
-		case value[0] == s.off && (s.root || unix.Geteuid() != 0):
+		case s.isOff():
 			f.verdict, f.remedy = verdictMissing, s.sentence
 		}
 		findings = append(findings, f)

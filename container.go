@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -320,7 +319,7 @@ func initContainer() (err error) {
 	logLevel = c.logLevel()
 	logSink = func(line string) { c.send(messageLog, line) }
 	for _, step := range childStory {
-		if slices.Contains(c.Skip, step.layer) {
+		if c.skips(step.layer) {
 			continue
 		}
 		if err := step.do(c); err != nil {

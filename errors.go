@@ -148,9 +148,11 @@ func (f *Failure) hint() string {
 	if f.Hint != "" || f.Errno == 0 {
 		return f.Hint
 	}
-	for _, call := range []string{"clone(", "unshare(", "sethostname(", "mount(", "write setgroups:", "write uid_map:", "write gid_map:"} {
-		// The first calls that need powers in the new user namespace: a setting of the machine's may have kept them from us.
-		if off := userNamespacesOff(); off != "" && strings.HasPrefix(f.Call, call) && slices.Contains([]unix.Errno{unix.EPERM, unix.EACCES, unix.ENOSPC}, f.Errno) {
+	// The first calls that need powers in the new user namespace: a setting of the machine's may have kept them from us.
+	first := []string{"clone(", "unshare(", "sethostname(", "mount(", "write setgroups:", "write uid_map:", "write gid_map:"}
+	isThis := func(call string) bool { return strings.HasPrefix(f.Call, call) }
+	if slices.ContainsFunc(first, isThis) && slices.Contains([]unix.Errno{unix.EPERM, unix.EACCES, unix.ENOSPC}, f.Errno) {
+		if off := userNamespacesOff(); off != "" {
 			return off
 		}
 	}
