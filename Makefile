@@ -28,6 +28,12 @@ test-arm64: | tools test-tools
 test-vm: | tools test-tools
 	./vm.sh
 
+# Looks for input that barco does not bear, FUZZTIME for each kind of it; `make test` tries the examples.
+FUZZTIME ?= 30s
+fuzz: | tools test-tools
+	@for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' fuzz_test.go); do \
+		echo "$$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $(if $(SUDO),-exec 'sudo -E') . || exit 1; done
+
 lint: | tools
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) vet ./...
@@ -43,4 +49,4 @@ tools:
 test-tools:
 	@./install.sh test
 
-.PHONY: run build test test-here test-arm64 test-vm lint clean tools test-tools
+.PHONY: run build test test-here test-arm64 test-vm fuzz lint clean tools test-tools

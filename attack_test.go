@@ -44,6 +44,31 @@ func TestDirectoryAsStandardStream(t *testing.T) {
 	}
 }
 
+// A directory of the host's that barco was started with reaches neither the command nor --workdir (CVE-2024-21626).
+func TestInheritedDirectory(t *testing.T) {
+	dir, err := os.Open("/")
+	must(t, err)
+	defer dir.Close()
+	for fd := 3; fd < 10; fd++ {
+		r := startedWith(t, dir, "-q", "-m", busyboxRoot(t), "-c", "/bin/sh", "--workdir", fmt.Sprintf("/proc/self/fd/%d", fd), "--", "-c", "cd ..; [ ! -e usr ] || echo out")
+		if r.stdout != "" {
+			t.Errorf("by way of descriptor %d: %+v", fd, r)
+		}
+		if r := startedWith(t, dir, "-q", "-m", busyboxRoot(t), "-c", fmt.Sprintf("/proc/self/fd/%d/bin/true", fd)); r.status == 0 {
+			t.Errorf("the host's program by way of descriptor %d: %+v", fd, r)
+		}
+	}
+}
+
+// startedWith runs a barco that has dir open as each of the descriptors from 3 to 9.
+func startedWith(t *testing.T, dir *os.File, args ...string) result {
+	cmd := command(args...)
+	for range 7 {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, dir)
+	}
+	return finish(t, cmd)
+}
+
 // Two containers share neither a session nor a process group, though their ids are the same on the host.
 func TestContainersAreApart(t *testing.T) {
 	root := busyboxRoot(t)

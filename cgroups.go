@@ -95,12 +95,21 @@ func cgroupAbove() (string, error) {
 	if err != nil {
 		return "", sys(err, `open("/proc/self/cgroup")`)
 	}
-	for line := range strings.Lines(string(data)) {
-		if path, ok := strings.CutPrefix(line, "0::"); ok { // cgroups(7): hierarchy 0 is cgroup v2
-			return filepath.Join(top, filepath.Dir(strings.TrimSpace(path))), nil
+	own := cgroup2Path(string(data))
+	if own == "" {
+		return "", nil
+	}
+	return filepath.Join(top, filepath.Dir(own)), nil
+}
+
+// cgroup2Path returns a process's path in the cgroup v2 tree, from the text of its /proc/PID/cgroup; "" without one.
+func cgroup2Path(cgroups string) string {
+	for line := range strings.Lines(cgroups) {
+		if path, ok := strings.CutPrefix(line, "0::/"); ok { // cgroups(7): hierarchy 0 is cgroup v2
+			return "/" + strings.TrimSuffix(path, "\n")
 		}
 	}
-	return "", nil
+	return ""
 }
 
 // newCgroup makes a cgroup with a name of its own below top. The error is a sentence: cause and remedy.
@@ -176,13 +185,18 @@ func findCgroup2(mountinfo string) (string, error) {
 	if err != nil {
 		return "", sys(err, "open(%q)", mountinfo)
 	}
-	for line := range strings.Lines(string(data)) { // proc_pid_mountinfo(5): ... fifth field mount point ... " - " filesystem type ...
+	return cgroup2MountPoint(string(data)), nil
+}
+
+// cgroup2MountPoint returns the mount point of the first cgroup2 in the text of a mountinfo, "" without one.
+func cgroup2MountPoint(mountinfo string) string {
+	for line := range strings.Lines(mountinfo) { // proc_pid_mountinfo(5): ... fifth field mount point ... " - " filesystem type ...
 		before, after, _ := strings.Cut(line, " - ")
-		if fields := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 {
-			return unescape(fields[4]), nil
+		if fields := strings.Split(before, " "); strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 {
+			return unescape(fields[4])
 		}
 	}
-	return "", nil
+	return ""
 }
 
 // unescape undoes the kernel's octal escapes of blanks and backslashes in a path of mountinfo.

@@ -98,7 +98,7 @@ type terminal struct {
 // there (termios(3)). keepTerminals puts it back. Parent.
 func takeTerminal(master int) (*terminal, error) {
 	t := &terminal{master: master}
-	if _, err := openSlave(master); err != nil { // while nobody has it open, reading from the master fails
+	if _, err := openSlave(master); err != nil { // which stays open: while nobody has it open, reading from the master fails
 		return nil, err
 	}
 	if err := sys(unix.SetNonblock(master, true), "fcntl(%d, F_SETFL, O_NONBLOCK)", master); err != nil {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
@@ -21,6 +23,8 @@ import (
 // A container is the parent's view of the child.
 type container struct {
 	socket
+	config   *Config
+	heard    message      // the last thing that was expected of the child, and said
 	process  *os.Process  // by a pidfd (pidfd_open(2)), so that no signal can reach a stranger who was given the same pid
 	killer   atomic.Int32 // the signal that ended the child before it was the command
 	terminal *terminal    // nil when the command uses the user's streams as they are
@@ -57,6 +61,12 @@ func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*c
 		attributes.UseCgroupFD, attributes.CgroupFD = true, group.dir
 	}
 	info("cloning the container, with namespaces %s...", strings.ReplaceAll(names, "CLONE_NEW", ""))
+	// What barco was started with stays with barco: the child inherits the standard streams and its end of the socket. A directory
+	// of the host's among the others would be a way out, by --workdir /proc/self/fd/N for one (CVE-2024-21626).
+	if err := closeOnExec(); err != nil {
+		unix.Close(pair[0])
+		return nil, in("clone", err)
+	}
 	openPipes()
 	program, err := programFile(config)
 	if err != nil {
@@ -81,7 +91,7 @@ func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*c
 		return nil, in("clone", err)
 	}
 	info("the container is process %d here, and process 1 inside", process.Pid)
-	c := &container{socket: socket(pair[0]), process: process}
+	c := &container{socket: socket(pair[0]), config: config, process: process}
 	go c.forwardSignals(signals)
 	if group != nil && !attributes.UseCgroupFD {
 		err = group.add(process.Pid) // the child waits for its configuration, so it does nothing outside its cgroup
@@ -133,6 +143,11 @@ func openPipes() {
 	}
 }
 
+// closeOnExec has every descriptor but the standard streams close at the next execve (close_range(2)). Both.
+func closeOnExec() error {
+	return sys(unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC), "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)")
+}
+
 // cloneFlags are the namespaces that clone makes, and their names. The cgroup namespace is not among them: see cgroups.go.
 func cloneFlags(config *Config) (flags uintptr, names string) {
 	for _, ns := range []struct {
@@ -154,37 +169,65 @@ func cloneFlags(config *Config) (flags uintptr, names string) {
 	return flags, strings.TrimPrefix(names, "|")
 }
 
-// expect waits until the child has said m, and sees to what it has to tell meanwhile. Parent.
+// expect waits until the child has said m, and sees to what it has to tell meanwhile. Nothing that the child says is trusted,
+// though it is still barco: not its order, nor its form, nor its text, which ends on the user's terminal. Parent.
 func (c *container) expect(m message) error {
 	for {
 		got, err := c.receive()
+		if err != nil {
+			return in("conversation", err)
+		}
 		switch {
-		case err != nil:
-			return err
 		case got.kind == m:
+			got.close()
+			c.heard = m
 			return nil
-		case got.kind == messageLog:
-			var line string
-			if err := json.Unmarshal(got.payload, &line); err != nil {
-				return refuse("the container sent a line for the log that is none: %v", err)
-			}
-			logSink(line)
-		case got.kind == messageTerminal && got.descriptor >= 0 && c.terminal == nil:
+		case got.kind == messageTerminal && got.descriptor >= 0 && c.config.Terminal && c.terminal == nil:
 			if c.terminal, err = takeTerminal(got.descriptor); err != nil {
+				got.close()
 				return in("terminal", err)
 			}
-		case got.kind == messageFailed:
-			failure := new(Failure)
-			if err := json.Unmarshal(got.payload, failure); err != nil {
-				return refuse("the container sent a failure that is none: %v", err)
+			continue
+		}
+		got.close()
+		switch got.kind {
+		case messageLog:
+			var line string
+			if json.Unmarshal(got.payload, &line) != nil {
+				return in("conversation", refuse("the container sent a line for the log that is none"))
 			}
-			return failure
-		case got.kind == messageEnd:
+			logSink(printable(line))
+		case messageFailed:
+			return failureOf(got.payload)
+		case messageEnd:
 			return c.diedEarly()
 		default:
-			return refuse("the container said %q where %q was due", got.kind, m)
+			return in("conversation", refuse("the container said %q where %q was due", got.kind, m))
 		}
 	}
+}
+
+// failureOf reads the failure that ended the child. Parent.
+func failureOf(payload []byte) error {
+	f := new(Failure)
+	if json.Unmarshal(payload, f) != nil || f.Call+f.Reason == "" {
+		return in("conversation", refuse("the container sent a failure that is none"))
+	}
+	if f.Status != statusNotExecutable && f.Status != statusNotFound {
+		f.Status = statusBarcoFailed
+	}
+	f.Step, f.Call, f.Reason, f.Hint = printable(f.Step), printable(f.Call), printable(f.Reason), printable(f.Hint)
+	return in("container", f)
+}
+
+// printable is text without what a terminal would take for more than text.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }
 
 // expectCommand waits until the child has become the command. Its end of the socket is close-on-exec, so a successful
@@ -196,6 +239,13 @@ func (c *container) expectCommand() error {
 	return c.expect(messageEnd)
 }
 
+// working is what the child does after it has said a message, and before the next.
+var working = map[message]string{
+	0:                "host name, mounts and root",
+	messageMapIDs:    "/dev, identity, capabilities and seccomp",
+	messageExecuting: "the execve",
+}
+
 // diedEarly says how the child ended, when it ended without a word. Parent.
 func (c *container) diedEarly() error {
 	state, err := c.process.Wait()
@@ -203,12 +253,12 @@ func (c *container) diedEarly() error {
 		return &Failure{Reason: fmt.Sprintf("%s ended the start", unix.SignalName(unix.Signal(by))), Status: 128 + int(by)}
 	}
 	if err != nil {
-		return sys(err, "waitid(P_PIDFD)")
+		return in("container", sys(err, "waitid(P_PIDFD)"))
 	}
-	return &Failure{
-		Reason: fmt.Sprintf("the container ended before the command could start: %v", state),
+	return in("container", &Failure{
+		Reason: fmt.Sprintf("it ended while it was at %s: %v", working[c.heard], state),
 		Hint:   "likely somebody killed it, or memory.max is too small for barco itself",
-	}
+	})
 }
 
 // stop kills the child, if it still lives, and takes its exit status from the kernel, so that nothing is left of it. It returns
@@ -309,12 +359,8 @@ func initContainer() (err error) {
 	if err := dieWithParent(c); err != nil {
 		return err
 	}
-	got, err := c.receive()
-	if err != nil || got.kind != messageConfig {
-		return refuse("%s is for barco itself to start", initName)
-	}
-	if err := json.Unmarshal(got.payload, &c.Config); err != nil {
-		return refuse("configuration: %v", err)
+	if err := c.receiveConfig(); err != nil {
+		return err
 	}
 	logLevel = c.logLevel()
 	logSink = func(line string) { c.send(messageLog, line) }
@@ -325,6 +371,18 @@ func initContainer() (err error) {
 		if err := step.do(c); err != nil {
 			return in(step.name, err)
 		}
+	}
+	return nil
+}
+
+// receiveConfig waits for the first message. Child.
+func (c *child) receiveConfig() error {
+	got, err := c.receive()
+	if err != nil || got.kind != messageConfig {
+		return refuse("%s is for barco itself to start", initName)
+	}
+	if err := json.Unmarshal(got.payload, &c.Config); err != nil {
+		return refuse("configuration: %v", err)
 	}
 	return nil
 }

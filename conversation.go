@@ -64,7 +64,11 @@ func (t *bytesText) UnmarshalJSON(data []byte) error {
 type socket int
 
 // packetSize is how much of a message goes into one packet: well below what a Unix socket takes by default (unix(7), SO_SNDBUF).
-const packetSize = 64 << 10
+// messageSize is how long a message may be: more than Linux takes of arguments and environment, 6 MiB, in base64.
+const (
+	packetSize  = 64 << 10
+	messageSize = 16 << 20
+)
 
 // send sends a message: payload as JSON where it has one, and descriptors, which the other side gets copies of (SCM_RIGHTS).
 // All packets but the last begin with a 1, to say that more follow.
@@ -107,10 +111,15 @@ type received struct {
 	descriptor int    // -1 without one
 }
 
-// receive waits for a message.
+// receive waits for a message. It believes nothing of what arrives but what it has checked: the parent uses it on the child.
 func (s socket) receive() (got received, err error) {
 	got.descriptor = -1
-	packet, rights := make([]byte, 2+packetSize), make([]byte, unix.CmsgSpace(4))
+	defer func() {
+		if err != nil {
+			got.close()
+		}
+	}()
+	packet, rights := make([]byte, 2+packetSize), make([]byte, unix.CmsgLen(4)) // room for one descriptor, not rounded up to two: the kernel closes the rest
 	for {
 		n, rightsN, _, _, err := unix.Recvmsg(int(s), packet, rights, unix.MSG_CMSG_CLOEXEC)
 		switch {
@@ -122,18 +131,29 @@ func (s socket) receive() (got received, err error) {
 			return got, &Failure{Call: fmt.Sprintf("recvmsg(%d)", s), Errno: err.(unix.Errno)}
 		case n == 0:
 			return got, nil
-		case n < 2:
-			return got, refuse("a message of %d bytes is none of barco's", n)
 		}
 		if messages, err := unix.ParseSocketControlMessage(rights[:rightsN]); err == nil && len(messages) == 1 {
 			if descriptors, err := unix.ParseUnixRights(&messages[0]); err == nil && len(descriptors) == 1 {
+				got.close()
 				got.descriptor = descriptors[0]
 			}
 		}
+		more := packet[0] == 1
+		if n < 2 || more && n < len(packet) || len(got.payload)+n > messageSize {
+			return got, refuse("what came over the socket is no message of barco's")
+		}
 		got.payload = append(got.payload, packet[2:n]...)
-		if packet[0] == 0 {
+		if !more {
 			got.kind = message(packet[1])
 			return got, nil
 		}
 	}
+}
+
+// close closes the descriptor that came with a message, if one did and nobody has taken it.
+func (got *received) close() {
+	if got.descriptor >= 0 {
+		unix.Close(got.descriptor)
+	}
+	got.descriptor = -1
 }

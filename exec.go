@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -35,9 +34,7 @@ func execCommand(c *child) error {
 	if c.Rehearsal {
 		os.Exit(0)
 	}
-	// Whatever else is open, or was left open by whoever started barco, closes at execve. One open directory of the host
-	// would be a way out (CVE-2024-21626). So does our end of the socket, which tells the parent.
-	if err := sys(unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC), "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)"); err != nil {
+	if err := closeOnExec(); err != nil { // mounts, devices; and our end of the socket, which tells the parent
 		return err
 	}
 	err := sys(unix.Exec(string(c.Argv[0]), plainStrings(c.Argv), plainStrings(c.Env)), "execve(%q)", c.Argv[0])
@@ -121,7 +118,7 @@ func readELF(head []byte) (machine elf.Machine, loader string, err error) {
 	}
 	for i := range uint64(header.Phnum) {
 		var program elf.Prog64
-		reader.Seek(int64(min(header.Phoff, 1<<20)+i*uint64(header.Phentsize)), io.SeekStart)
+		reader.Seek(int64(min(header.Phoff, 1<<20)+i*uint64(binary.Size(program))), io.SeekStart)
 		if binary.Read(reader, binary.LittleEndian, &program) != nil {
 			break
 		}

@@ -192,9 +192,9 @@ func usageError(err error) error {
 		if len(unknown.GetSpecifiedName()) == 1 {
 			dashes = "-"
 		}
-		return refuse("unknown flag %s%s: see barco --help", dashes, unknown.GetSpecifiedName())
+		return refuse("unknown flag %s%s: see barco --help", dashes, printable(unknown.GetSpecifiedName()))
 	}
-	return refuse("%v: see barco --help", err)
+	return refuse("%s: see barco --help", printable(err.Error()))
 }
 
 func flagName(flag *pflag.Flag) string {
