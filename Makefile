@@ -28,6 +28,10 @@ test-arm64: | tools test-tools
 test-vm: | tools test-tools
 	./vm.sh
 
+# At every system call of parent and child, let it fail or kill one of the two; then thousands of starts. `make test` does a sample.
+torture: | tools test-tools
+	BARCO_TORTURE=whole $(GO) test -count=1 -timeout 60m $(if $(SUDO),-exec 'sudo -E') -v -run 'Torture|NothingLeftBehind|OneThatStays|SameEveryTime' .
+
 # Looks for input that barco does not bear, FUZZTIME for each kind of it; `make test` tries the examples.
 FUZZTIME ?= 30s
 fuzz: | tools test-tools
@@ -49,4 +53,4 @@ tools:
 test-tools:
 	@./install.sh test
 
-.PHONY: run build test test-here test-arm64 test-vm fuzz lint clean tools test-tools
+.PHONY: run build test test-here test-arm64 test-vm torture fuzz lint clean tools test-tools

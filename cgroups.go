@@ -91,11 +91,11 @@ func cgroupAbove() (string, error) {
 	if err != nil || top == "" || unix.Geteuid() == 0 {
 		return top, err
 	}
-	data, err := os.ReadFile("/proc/self/cgroup")
+	text, err := readFile("/proc/self/cgroup")
 	if err != nil {
-		return "", sys(err, `open("/proc/self/cgroup")`)
+		return "", err
 	}
-	own := cgroup2Path(string(data))
+	own := cgroup2Path(text)
 	if own == "" {
 		return "", nil
 	}
@@ -147,14 +147,15 @@ func (group *cgroup) make() (err error) {
 		return err
 	}
 	group.dir, err = unix.Open(group.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err := sys(err, "open(%q, O_RDONLY|O_DIRECTORY|O_CLOEXEC)", group.path); err != nil {
-		return err
+	if err = sys(err, "open(%q, O_RDONLY|O_DIRECTORY|O_CLOEXEC)", group.path); err == nil {
+		group.kill, err = lock(group.path)
 	}
-	if group.kill, err = lock(group.path); err == nil { // another barco may have taken it for stale, and removed it, just before we had the lock
+	if err == nil { // another barco may have taken it for stale, and removed it, just before we had the lock
 		err = sys(unix.Access(group.path, unix.F_OK), "access(%q, F_OK)", group.path)
 	}
 	if err != nil {
 		group.close()
+		unix.Rmdir(group.path) // it is ours, or else was about to be removed
 	}
 	return err
 }
@@ -181,11 +182,8 @@ func (group *cgroup) close() {
 // findCgroup2 returns where the cgroup v2 tree is mounted, "" when it is not. /sys/fs/cgroup is only where it usually is; an
 // ordinary directory there would take our files and limit nothing.
 func findCgroup2(mountinfo string) (string, error) {
-	data, err := os.ReadFile(mountinfo)
-	if err != nil {
-		return "", sys(err, "open(%q)", mountinfo)
-	}
-	return cgroup2MountPoint(string(data)), nil
+	text, err := readFile(mountinfo)
+	return cgroup2MountPoint(text), err
 }
 
 // cgroup2MountPoint returns the mount point of the first cgroup2 in the text of a mountinfo, "" without one.
@@ -238,8 +236,8 @@ func hasProcesses(path string) bool {
 
 // onV1 says whether a cgroup v1 tree has the controller: cgroups(7), /proc/cgroups; the second field is 0 for v2.
 func onV1(name string) bool {
-	data, _ := os.ReadFile("/proc/cgroups")
-	for line := range strings.Lines(string(data)) {
+	text, _ := readFile("/proc/cgroups")
+	for line := range strings.Lines(text) {
 		if fields := strings.Fields(line); len(fields) == 4 && fields[0] == name {
 			return fields[1] != "0"
 		}
@@ -338,8 +336,12 @@ func (group *cgroup) remove() {
 	group.close()
 }
 
-// destroy kills every process in the cgroup, waits until they are gone, and removes it.
+// destroy removes the cgroup. Processes that are left in it, which rmdir(2) tells by EBUSY, are killed first.
 func destroy(path string) error {
+	err := sys(unix.Rmdir(path), "rmdir(%q)", path)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
 	if err := writeExisting(unix.AT_FDCWD, path+"/cgroup.kill", "1"); err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: before Linux 5.14
 		return err
 	}
@@ -414,6 +416,24 @@ func writeExisting(dir int, path, text string) error {
 
 // readWords returns the words in a small file, none when it cannot be read.
 func readWords(path string) []string {
-	data, _ := os.ReadFile(path)
-	return strings.Fields(string(data))
+	text, _ := readFile(path)
+	return strings.Fields(text)
+}
+
+// readFile returns the text of a file of the kernel's. os.ReadFile would first see whether it can wait for the file (epoll(7)),
+// which takes six system calls, and wait for ever should the kernel then say EAGAIN.
+func readFile(path string) (string, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err := sys(err, "open(%q, O_RDONLY|O_CLOEXEC)", path); err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var text []byte
+	for buffer := make([]byte, 16<<10); ; {
+		n, err := unix.Read(fd, buffer)
+		if err := sys(err, "read(%d %s)", fd, path); n <= 0 {
+			return string(text), err
+		}
+		text = append(text, buffer[:n]...)
+	}
 }

@@ -201,8 +201,8 @@ func (t *terminal) countInterrupts(command *os.Process, typed []byte) {
 
 // handles says whether a process has a handler for a signal: proc_pid_status(5), SigCgt.
 func handles(pid int, s unix.Signal) bool {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	for line := range strings.Lines(string(status)) {
+	status, _ := readFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(status) {
 		if mask, ok := strings.CutPrefix(line, "SigCgt:\t"); ok {
 			bits, _ := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
 			return bits&(1<<(s-1)) != 0

@@ -290,6 +290,9 @@ func (c *container) wait() (int, error) {
 	}
 	if status.Signaled() {
 		warn("the command was killed by %s", unix.SignalName(status.Signal()))
+		if status.Signal() == unix.SIGSYS {
+			warn("likely it is a 32-bit program: the seccomp filter knows this machine's own system calls, and no others")
+		}
 		return 128 + int(status.Signal()), nil
 	}
 	info("the command has ended with status %d", status.ExitStatus())
@@ -330,6 +333,7 @@ var childStory = []step{
 	{"loopback", "net", bringUpLoopback},                   // needs CAP_NET_ADMIN: before it goes
 	{"identity", "", becomeUser},                           // setgroups and setuid: before the capabilities for them go
 	{"capabilities", "caps", dropCapabilities},             // all that no later step needs
+	{"no new privileges", "", setNoNewPrivs},               // any time before execve
 	{"seccomp", "seccomp", loadSeccomp},                    // last, as it forbids most of the above
 	{"execve", "", execCommand},                            // and barco is gone
 }

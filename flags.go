@@ -20,24 +20,26 @@ import (
 
 // Config is what the user asked for, as the parent sends it to the child.
 type Config struct {
-	UID       int         // uid and gid of the command, inside
-	HostUID   int         // what UID is on the host
-	OneID     bool        // barco is not root, so UID is the only id that exists inside
-	Root      bytesText   // host path, absolute and free of symbolic links: what becomes /
-	Argv      []bytesText // Argv[0] is the command, a path inside
-	Env       []bytesText
-	Workdir   bytesText // a path inside
-	Hostname  string
-	Memory    limit // bytes
-	Weight    limit // cpu.weight, 1 to 10000
-	Pids      limit // processes and threads
-	CapAdd    []cap.Value
-	Skip      []string // layers to leave out, see layers
-	Check     bool     // no container, but --check
-	Rehearsal bool     // all of a start but its execve, which is what --check does
-	Terminal  bool     // give the command a terminal of its own
-	Verbose   bool
-	Quiet     bool
+	UID        int         // uid and gid of the command, inside
+	HostUID    int         // what UID is on the host
+	OneID      bool        // barco is not root, so UID is the only id that exists inside
+	Root       bytesText   // host path, absolute and free of symbolic links: what becomes /
+	Foreign    bool        // Root belongs to nobody inside
+	Argv       []bytesText // Argv[0] is the command, a path inside
+	Env        []bytesText
+	Workdir    bytesText // a path inside
+	Hostname   string
+	Memory     limit // bytes
+	Weight     limit // cpu.weight, 1 to 10000
+	Pids       limit // processes and threads
+	CapAdd     []cap.Value
+	NoNewPrivs bool
+	Skip       []string // layers to leave out, see layers
+	Check      bool     // no container, but --check
+	Rehearsal  bool     // all of a start but its execve, which is what --check does
+	Terminal   bool     // give the command a terminal of its own
+	Verbose    bool
+	Quiet      bool
 }
 
 // A limit is one cgroup v2 limit. One that was asked for must hold; barco's own default gives way where the kernel cannot enforce it.
@@ -75,11 +77,11 @@ const help = `Usage: sudo barco -m DIR -c CMD [-a ARG]... [options] [-- ARG...]
       --cpu-weight N    share of a busy processor, 1 to 10000 (default 256)
       --pids N          at most this many processes, threads too, or max (default 64)
       --cap-add NAME    keep one more capability, such as CAP_NET_ADMIN, repeatable
+      --no-new-privs    let no set-user-ID program of DIR's gain anything
       --skip LAYER      leave out userns, mounts, pid, ipc, net, uts, cgroup, caps,
                         seccomp, or a part: seccomp:GROUP; repeatable
   -t, --tty             give CMD a terminal of its own (default: if barco is on one)
-  -v, --verbose         narrate every system call that makes the container
-  -q, --quiet           say nothing but errors
+  -v, -q                --verbose: narrate every system call; --quiet: errors only
       --check           say whether this machine is able, and what it lacks
       --help, --version
 
@@ -112,6 +114,7 @@ func parseCommandLine(args []string) (*Config, error) {
 	flags.Func("cpu-weight", "", func(s string) (err error) { config.Weight, err = parseWeight(s); return err })
 	flags.Func("pids", "", func(s string) (err error) { config.Pids, err = parsePids(s); return err })
 	flags.Func("cap-add", "", func(s string) (err error) { config.CapAdd, err = appendCap(config.CapAdd, s); return err })
+	flags.BoolVar(&config.NoNewPrivs, "no-new-privs", false, "")
 	flags.Func("skip", "", func(s string) (err error) { config.Skip, err = appendLayer(config.Skip, s); return err })
 	flags.BoolVarP(&config.Terminal, "tty", "t", isTerminal(0) && isTerminal(1), "")
 	flags.BoolVarP(&config.Verbose, "verbose", "v", false, "")
@@ -155,10 +158,10 @@ func parseCommandLine(args []string) (*Config, error) {
 	if config.Root, err = resolveRoot(dir); err != nil {
 		return nil, err
 	}
-	config.OneID, config.HostUID = unix.Geteuid() != 0, hostUID(config.UID)
-	if config.skips("userns") {
-		config.HostUID = config.UID
-	}
+	config.chooseIDs()
+	var owner unix.Stat_t
+	unix.Stat(string(config.Root), &owner)
+	config.Foreign = !config.skips("userns") && (config.OneID || owner.Uid < hostIDs || owner.Uid >= hostIDs+idCount)
 	config.Argv = bytesTexts(slices.Concat([]string{command}, arguments, positional))
 	config.Env = bytesTexts(mergeEnv(append(defaultEnv(config.UID), env...)))
 	for fd, name := range []string{"input", "output", "error"} { // one directory of the host would be a way out: openat(0, "..")

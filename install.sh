@@ -34,9 +34,13 @@ if [ "${1:-build}" = test ]; then
 	need 'busybox | grep BusyBox && ! ldd "$(command -v busybox)" | grep -q "=>"' busybox-static busybox busybox-static
 	need 'command -v qemu-system-x86_64' qemu-system-x86 qemu-system-x86-core qemu-system-x86_64
 	need 'command -v cpio' cpio cpio cpio
-	if command -v apt-get >/dev/null; then # arm64.sh runs nowhere else
+	need 'test -x /usr/bin/python3' python3 python3 python3 # and so on: ordinary programs, which must work in a container
+	need 'command -v git' git git git
+	need 'command -v node' nodejs nodejs nodejs
+	if command -v apt-get >/dev/null; then # arm64.sh runs nowhere else, and some distributions have no other libc, or no musl
 		need 'command -v aarch64-linux-gnu-gcc' 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross' - -
 		need 'command -v qemu-aarch64-static' qemu-user-static - -
+		need 'command -v musl-gcc' musl-tools - -
 	fi
 fi
 [ -n "$apt" ] || exit 0

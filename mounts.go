@@ -85,8 +85,13 @@ func bindRoot(c *child) error {
 	if c.root, err = cloneMount(root, ""); err != nil {
 		return err
 	}
-	// A device node in DIR would open the host's device, whoever made it.
-	if err := setMountAttr(c.root, unix.MOUNT_ATTR_NODEV); err != nil {
+	// A device node in DIR would open the host's device, whoever made it. And where DIR is not the container's own, the host's
+	// set-user-ID programs have no effect anyway, as their owner is nobody inside; those with capabilities would (setcap(8)).
+	attributes := unix.MOUNT_ATTR_NODEV
+	if c.Foreign {
+		attributes |= unix.MOUNT_ATTR_NOSUID
+	}
+	if err := setMountAttr(c.root, attributes); err != nil {
 		return err
 	}
 	return sys(unix.MoveMount(c.root, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH),

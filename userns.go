@@ -21,12 +21,15 @@ type idMap struct{ Inside, Outside, Length int }
 
 func (m idMap) String() string { return fmt.Sprintf("%d %d %d", m.Inside, m.Outside, m.Length) }
 
-// hostUID returns what a uid inside is on the host. Without root there is only one, and it is whoever started barco.
-func hostUID(inside int) int {
-	if uid := unix.Geteuid(); uid != 0 {
-		return uid
+// chooseIDs decides what the container's ids are on the host. Without root there is only one, and it is whoever started barco.
+func (config *Config) chooseIDs() {
+	config.HostUID = hostIDs + config.UID
+	if config.skips("userns") {
+		config.HostUID = config.UID
 	}
-	return hostIDs + inside
+	if euid := unix.Geteuid(); euid != 0 {
+		config.OneID, config.HostUID = true, euid
+	}
 }
 
 // askForIDMap asks the parent to write the id maps, and waits until it has. Child.
@@ -55,7 +58,7 @@ func writeIDMaps(config *Config, pid int) error {
 	uids := idMap{Inside: 0, Outside: hostIDs, Length: idCount}
 	gids := uids
 	if config.OneID {
-		uids = idMap{Inside: config.UID, Outside: unix.Geteuid(), Length: 1}
+		uids = idMap{Inside: config.UID, Outside: config.HostUID, Length: 1}
 		gids = idMap{Inside: config.UID, Outside: unix.Getegid(), Length: 1}
 		if err := writeExisting(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/setgroups", pid), "deny"); err != nil {
 			return in("id map", err)
