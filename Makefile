@@ -10,15 +10,24 @@ run: build
 	@if test -t 0 && test -t 1; then set -x; $(SUDO) ./barco -u 0 -m / -c /bin/sh || true; \
 	else set -x; $(SUDO) ./barco -u 0 -m / -c /bin/sh -a -c -a 'id; hostname; ls /proc | grep -c "^[0-9]"'; fi
 
+# A small root filesystem of one's own, in a second.
+DIR ?= rootfs
+rootfs:
+	@./install.sh rootfs
+	@./rootfs.sh $(DIR)
+
+# Static: barco then runs on any distribution, starts faster, and can be the init in a container that has no libraries (init.go).
+STATIC = -tags netgo,osusergo -ldflags "-linkmode external -extldflags -static -X main.version=$(VERSION)"
+
 # Always: go build knows by itself what is up to date, and the version changes with each commit.
 build: | tools
-	$(GO) build -ldflags '-X main.version=$(VERSION)' -o barco .
+	$(GO) build $(STATIC) -o barco .
 
 # The tests start real containers, so they run as root; they are compiled as whoever you are.
 test: test-here test-arm64 test-vm
 
 test-here: | tools test-tools
-	$(GO) test -count=1 -timeout 20m -ldflags '-X main.version=$(VERSION)' $(if $(SUDO),-exec 'sudo -E') $(ARGS) .
+	$(GO) test -count=1 -timeout 20m $(STATIC) $(if $(SUDO),-exec 'sudo -E') $(ARGS) .
 
 # barco for arm64, and its seccomp filter in a simulator there.
 test-arm64: | tools test-tools
@@ -30,7 +39,7 @@ test-vm: | tools test-tools
 
 # At every system call of parent and child, let it fail or kill one of the two; then thousands of starts. `make test` does a sample.
 torture: | tools test-tools
-	BARCO_TORTURE=whole $(GO) test -count=1 -timeout 60m $(if $(SUDO),-exec 'sudo -E') -v -run 'Torture|NothingLeftBehind|OneThatStays|SameEveryTime' .
+	BARCO_TORTURE=whole $(GO) test -count=1 -timeout 60m $(STATIC) $(if $(SUDO),-exec 'sudo -E') -v -run 'Torture|NothingLeftBehind|OneThatStays|SameEveryTime' .
 
 # Looks for input that barco does not bear, FUZZTIME for each kind of it; `make test` tries the examples.
 FUZZTIME ?= 30s
@@ -53,4 +62,4 @@ tools:
 test-tools:
 	@./install.sh test
 
-.PHONY: run build test test-here test-arm64 test-vm torture fuzz lint clean tools test-tools
+.PHONY: run build test test-here test-arm64 test-vm rootfs torture fuzz lint clean tools test-tools

@@ -46,11 +46,15 @@ func keptCaps(config *Config) (bits uint64) {
 func dropCapabilities(c *child) error {
 	keep := keptCaps(&c.Config)
 	info("dropping all capabilities but %s...", capNames(keep))
-	for value := range cap.MaxBits() {
+	for value := cap.Value(0); value < 64; value++ {
 		if keep&(1<<value) != 0 {
 			continue
 		}
-		if err := sys(unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(value), 0, 0, 0), "prctl(PR_CAPBSET_DROP, %s)", value); err != nil {
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(value), 0, 0, 0)
+		if err == unix.EINVAL && value > cap.CHECKPOINT_RESTORE { // the kernel knows no more; only it can say how many there are
+			break
+		}
+		if err := sys(err, "prctl(PR_CAPBSET_DROP, %s)", value); err != nil {
 			return err
 		}
 	}

@@ -222,3 +222,39 @@ func TestTerminalOutOfReach(t *testing.T) {
 		t.Errorf("it said %s", got)
 	}
 }
+
+// Programs that paint the whole screen, and what repairs it.
+func TestFullScreenPrograms(t *testing.T) {
+	root := busyboxRoot(t)
+	for _, name := range []string{"vi", "top", "reset", "ps"} {
+		os.Symlink("busybox", root+"/bin/"+name) // one of them is there
+	}
+	for _, args := range [][]string{nil, {"--init"}} {
+		if args != nil {
+			needStatic(t)
+		}
+		s := onScreen(t, command(append([]string{"-q", "-m", root, "--idmap", "-c", "/bin/sh", "--env", "PS1=$ "}, args...)...))
+		s.waitFor("$ ")
+		s.typeText("vi /file\r")
+		s.waitFor("/file 1/1") // its last line
+		s.typeText("iwritten with vi")
+		s.waitFor("written with vi")
+		s.typeText("\x1b")
+		s.waitFor("- /file [Modified]") // else it would take ESC and the next key for one key
+		s.typeText(":wq\r")
+		s.waitFor("$ ")
+		s.typeText("cat /file; top\r")
+		s.waitFor("written with vi")
+		s.waitFor("Mem:")
+		s.waitFor("COMMAND")
+		s.typeText("q")
+		s.waitFor("$ ")
+		s.typeText("stty -echo -icanon; reset; stty -a | grep -c ' echo '\r")
+		s.waitFor("1")
+		s.waitFor("$ ")
+		s.typeText("rm /file; exit 0\r")
+		if status := s.end(); status != 0 {
+			t.Errorf("status %d", status)
+		}
+	}
+}

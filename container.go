@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
@@ -41,6 +40,15 @@ const childSocket socket = 3
 // Go cannot fork without exec, so the child is barco once more, run from its own file. It has no ids yet, and execve takes
 // every capability from a process without ids, except the ambient ones (capabilities(7)).
 func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*container, error) {
+	binds, err := cloneBinds(config)
+	defer func() {
+		for _, mount := range binds {
+			unix.Close(mount)
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
 	info("making a socket pair for parent and child...")
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err := sys(err, "socketpair(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC, 0)"); err != nil {
@@ -97,7 +105,7 @@ func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*c
 		err = group.add(process.Pid) // the child waits for its configuration, so it does nothing outside its cgroup
 	}
 	if err == nil {
-		err = c.send(messageConfig, config)
+		err = c.sendConfig(binds)
 	}
 	if err != nil && !errors.Is(err, unix.EPIPE) { // EPIPE: the child is gone, which expect will say better
 		return nil, in("clone", c.stop(err))
@@ -169,72 +177,16 @@ func cloneFlags(config *Config) (flags uintptr, names string) {
 	return flags, strings.TrimPrefix(names, "|")
 }
 
-// expect waits until the child has said m, and sees to what it has to tell meanwhile. Nothing that the child says is trusted,
-// though it is still barco: not its order, nor its form, nor its text, which ends on the user's terminal. Parent.
-func (c *container) expect(m message) error {
-	for {
-		got, err := c.receive()
-		if err != nil {
-			return in("conversation", err)
-		}
-		switch {
-		case got.kind == m:
-			got.close()
-			c.heard = m
-			return nil
-		case got.kind == messageTerminal && got.descriptor >= 0 && c.config.Terminal && c.terminal == nil:
-			if c.terminal, err = takeTerminal(got.descriptor); err != nil {
-				got.close()
-				return in("terminal", err)
-			}
-			continue
-		}
-		got.close()
-		switch got.kind {
-		case messageLog:
-			var line string
-			if json.Unmarshal(got.payload, &line) != nil {
-				return in("conversation", refuse("the container sent a line for the log that is none"))
-			}
-			logSink(printable(line))
-		case messageFailed:
-			return failureOf(got.payload)
-		case messageEnd:
-			return c.diedEarly()
-		default:
-			return in("conversation", refuse("the container said %q where %q was due", got.kind, m))
-		}
-	}
-}
-
-// failureOf reads the failure that ended the child. Parent.
-func failureOf(payload []byte) error {
-	f := new(Failure)
-	if json.Unmarshal(payload, f) != nil || f.Call+f.Reason == "" {
-		return in("conversation", refuse("the container sent a failure that is none"))
-	}
-	if f.Status != statusNotExecutable && f.Status != statusNotFound {
-		f.Status = statusBarcoFailed
-	}
-	f.Step, f.Call, f.Reason, f.Hint = printable(f.Step), printable(f.Call), printable(f.Reason), printable(f.Hint)
-	return in("container", f)
-}
-
-// printable is text without what a terminal would take for more than text.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
-}
-
 // expectCommand waits until the child has become the command. Its end of the socket is close-on-exec, so a successful
 // execve(2) is what closes it; the message before tells that from a child that was killed. Parent.
 func (c *container) expectCommand() error {
 	if err := c.expect(messageExecuting); err != nil {
 		return err
+	}
+	if c.config.Init { // it is barco once more, and knows nothing
+		if err := c.sendConfig(nil); err != nil && !errors.Is(err, unix.EPIPE) {
+			return err
+		}
 	}
 	return c.expect(messageEnd)
 }
@@ -303,6 +255,8 @@ func (c *container) wait() (int, error) {
 type child struct {
 	Config
 	socket
+	mapped                bool           // the ids are there
+	binds                 []int          // mounts for --bind, not yet in the tree
 	proc, sysfs, cgroupfs int            // new mounts of the kernel's filesystems, not yet in the tree
 	devices               map[string]int // bind mounts of the host's device nodes, likewise
 	root                  int            // the directory that becomes /, as a mount
@@ -325,10 +279,12 @@ var childStory = []step{
 	{"new /proc and /sys", "mounts", newKernelFilesystems}, // allowed while the host's can be seen: before anything covers them
 	{"device nodes", "mounts", cloneDeviceNodes},           // from the host's /dev, likewise
 	{"root", "mounts", bindRoot},                           // pivot_root wants a mount point
+	{"bind", "mounts", attachBinds},                        // into the root, and not over what comes next
 	{"/proc and /sys", "mounts", mountKernelFilesystems},   // on what is DIR's: before pivot_root, after which it has no name
 	{"pivot_root", "mounts", pivotRoot},                    // from here on nothing of the host's tree has a name
 	{"id map", "", askForIDMap},                            // the parent answers when limits and map are written
 	{"/dev", "mounts", mountDev},                           // its files belong to ids: after the map
+	{"/tmp", "mounts", mountTmp},                           // likewise
 	{"terminal", "", openTerminal},                         // from the devpts in /dev
 	{"loopback", "net", bringUpLoopback},                   // needs CAP_NET_ADMIN: before it goes
 	{"identity", "", becomeUser},                           // setgroups and setuid: before the capabilities for them go
@@ -341,12 +297,16 @@ var childStory = []step{
 // childMain is main in the child. It does not return: it becomes the command, or reports why not and ends.
 func childMain() {
 	debug.SetGCPercent(-1) // the child lives for milliseconds: collecting garbage would only start threads
-	err := initContainer()
+	childSocket.fail(initContainer())
+}
+
+// fail tells the parent of the failure, and ends. Child.
+func (s socket) fail(err error) {
 	failure := (*Failure)(nil)
 	if !errors.As(err, &failure) {
 		failure = refuse("%v", err)
 	}
-	if childSocket.send(messageFailed, failure) != nil {
+	if s.send(messageFailed, failure) != nil {
 		fmt.Fprintln(os.Stderr, report(failure))
 	}
 	os.Exit(statusBarcoFailed)
@@ -387,6 +347,16 @@ func (c *child) receiveConfig() error {
 	}
 	if err := json.Unmarshal(got.payload, &c.Config); err != nil {
 		return refuse("configuration: %v", err)
+	}
+	for range c.Binds {
+		if c.OneID {
+			break
+		}
+		got, err := c.receive()
+		if err != nil || got.kind != messageMount || got.descriptor < 0 {
+			return refuse("barco itself is gone")
+		}
+		c.binds = append(c.binds, got.descriptor)
 	}
 	return nil
 }

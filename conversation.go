@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,8 +28,9 @@ type message byte
 const (
 	messageEnd       message = 0   // no message: end of file, the other side is gone
 	messageConfig    message = 'c' // parent to child: a Config
+	messageMount     message = 'b' // parent to child: a mount that --bind asks for, as a descriptor
 	messageMapIDs    message = 'm' // child to parent: the mounts are done, I need ids
-	messageMapped    message = 'd' // parent to child: done, go on
+	messageMapped    message = 'd' // parent to child: done, go on; with --idmap or --overlay the root, as a descriptor
 	messageExecuting message = 'x' // child to parent: the next thing I do is execve
 	messageTerminal  message = 't' // child to parent: the master of my terminal, as a descriptor
 	messageFailed    message = 'f' // child to parent: a Failure
@@ -80,7 +83,7 @@ func (s socket) send(m message, payload any, descriptors ...int) error {
 			return err
 		}
 	}
-	if descriptors != nil {
+	if len(descriptors) > 0 {
 		rights = unix.UnixRights(descriptors...)
 	}
 	for more := byte(1); more == 1; {
@@ -156,4 +159,65 @@ func (got *received) close() {
 		unix.Close(got.descriptor)
 	}
 	got.descriptor = -1
+}
+
+// expect waits until the child has said m, and sees to what it has to tell meanwhile. Nothing that the child says is trusted,
+// though it is still barco: not its order, nor its form, nor its text, which ends on the user's terminal. Parent.
+func (c *container) expect(m message) error {
+	for {
+		got, err := c.receive()
+		if err != nil {
+			return in("conversation", err)
+		}
+		switch {
+		case got.kind == m:
+			got.close()
+			c.heard = m
+			return nil
+		case got.kind == messageTerminal && got.descriptor >= 0 && c.config.Terminal && c.terminal == nil:
+			if c.terminal, err = takeTerminal(got.descriptor); err != nil {
+				got.close()
+				return in("terminal", err)
+			}
+			continue
+		}
+		got.close()
+		switch got.kind {
+		case messageLog:
+			var line string
+			if json.Unmarshal(got.payload, &line) != nil {
+				return in("conversation", refuse("the container sent a line for the log that is none"))
+			}
+			logSink(printable(line))
+		case messageFailed:
+			return failureOf(got.payload)
+		case messageEnd:
+			return c.diedEarly()
+		default:
+			return in("conversation", refuse("the container said %q where %q was due", got.kind, m))
+		}
+	}
+}
+
+// failureOf reads the failure that ended the child. Parent.
+func failureOf(payload []byte) error {
+	f := new(Failure)
+	if json.Unmarshal(payload, f) != nil || f.Call+f.Reason == "" {
+		return in("conversation", refuse("the container sent a failure that is none"))
+	}
+	if f.Status != statusNotExecutable && f.Status != statusNotFound {
+		f.Status = statusBarcoFailed
+	}
+	f.Step, f.Call, f.Reason, f.Hint = printable(f.Step), printable(f.Call), printable(f.Reason), printable(f.Hint)
+	return in("container", f)
+}
+
+// printable is text without what a terminal would take for more than text.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }

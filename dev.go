@@ -50,17 +50,14 @@ func cloneDevice(d device) (mount int, err error) {
 	return mount, nil
 }
 
-// mountDev mounts and fills /dev. From its first file on, what the child makes belongs to root inside (setfsuid(2)): files in
-// a filesystem that the container mounted can belong only to ids that the container has. Child.
+// mountDev mounts and fills /dev. Child.
 func mountDev(c *child) error {
 	info("filling /dev...")
-	owner, ptsOptions := 0, []string{"mode", "620", "ptmxmode", "666", "gid", strconv.Itoa(ttyGroup)}
+	becomeOwner(c)
+	ptsOptions := []string{"mode", "620", "ptmxmode", "666", "gid", strconv.Itoa(ttyGroup)}
 	if c.OneID {
-		owner, ptsOptions = c.UID, ptsOptions[:4] // there is no other id, and no group "tty"
+		ptsOptions = ptsOptions[:4] // there is no group "tty"
 	}
-	unix.SetfsgidRetGid(owner)
-	unix.SetfsuidRetUid(owner) // these two report nothing; did they fail, so would the first file below
-	sys(nil, "setfsgid(%d), setfsuid(%d)", owner, owner)
 	const noExec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	dev, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID, "mode", "755", "size", "64k")
 	if err != nil {

@@ -37,7 +37,15 @@ func execCommand(c *child) error {
 	if err := closeOnExec(); err != nil { // mounts, devices; and our end of the socket, which tells the parent
 		return err
 	}
-	err := sys(unix.Exec(string(c.Argv[0]), plainStrings(c.Argv), plainStrings(c.Env)), "execve(%q)", c.Argv[0])
+	if c.Init {
+		return becomeReaper(c)
+	}
+	err := unix.Exec(string(c.Argv[0]), plainStrings(c.Argv), plainStrings(c.Env))
+	return explainExec(c, sys(err, "execve(%q)", c.Argv[0]))
+}
+
+// explainExec adds to an execve that failed what it meant by that.
+func explainExec(c *child, err error) error {
 	var failure *Failure
 	if errors.As(err, &failure) {
 		failure.Status, failure.Hint = whyNotExecutable(c, failure.Errno)

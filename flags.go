@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -28,6 +29,11 @@ type Config struct {
 	Argv       []bytesText // Argv[0] is the command, a path inside
 	Env        []bytesText
 	Workdir    bytesText // a path inside
+	IDMap      bool      // shift the owners of Root
+	Overlay    limit     // bytes of memory for what is written; 0 without an overlay
+	ReadOnly   bool
+	Binds      []bind
+	Init       bool // start the command below barco's own init
 	Hostname   string
 	Memory     limit // bytes
 	Weight     limit // cpu.weight, 1 to 10000
@@ -65,29 +71,29 @@ var layers = []struct{ name, without string }{
 func (config *Config) skips(layer string) bool { return slices.Contains(config.Skip, layer) }
 
 const help = `Usage: sudo barco -m DIR -c CMD [-a ARG]... [options] [-- ARG...]
-
-  -m, --mnt DIR         the directory that becomes / (required)
-  -c, --cmd CMD         the command, an absolute path inside DIR (required)
-  -a, --arg ARG         one argument for CMD, repeatable; those after -- follow
-  -u, --uid UID         user and group id inside, 0 to 65535 (default 0)
-      --hostname NAME   the container's name (default barcontainer)
-      --env NAME=VALUE  set a variable in CMD's environment, repeatable
-      --workdir PATH    where CMD starts, a path inside DIR (default /)
-      --memory SIZE     at most this much memory: 512m, 1G, max (default 1G)
-      --cpu-weight N    share of a busy processor, 1 to 10000 (default 256)
-      --pids N          at most this many processes, threads too, or max (default 64)
-      --cap-add NAME    keep one more capability, such as CAP_NET_ADMIN, repeatable
-      --no-new-privs    let no set-user-ID program of DIR's gain anything
-      --skip LAYER      leave out userns, mounts, pid, ipc, net, uts, cgroup, caps,
-                        seccomp, or a part: seccomp:GROUP; repeatable
-  -t, --tty             give CMD a terminal of its own (default: if barco is on one)
-  -v, -q                --verbose: narrate every system call; --quiet: errors only
-      --check           say whether this machine is able, and what it lacks
-      --help, --version
-
-Example: sudo barco -m / -c /bin/sh -a -c -a 'id; hostname'
-Exit status: CMD's; 128+N if signal N killed it; 125 if barco itself failed, 126
-if CMD cannot be executed, 127 if it does not exist.`
+  -m, --mnt DIR          the directory that becomes / (required)
+  -c, --cmd CMD          the command, an absolute path inside DIR (required)
+  -a, --arg ARG          one argument for CMD, repeatable; those after -- follow
+  -u, --uid UID          user and group id inside, 0 to 65535 (default 0)
+  -t, --tty              give CMD a terminal of its own (default: if barco is on one)
+      --init             start CMD below a small init, which reaps and forwards
+      --hostname NAME    the container's name (default barcontainer)
+      --env NAME=VALUE   set a variable in CMD's environment, repeatable
+      --workdir PATH     where CMD starts, a path inside DIR (default /)
+      --idmap            root inside owns what root owns in DIR
+      --overlay[=SIZE]   what is written goes to memory, and vanishes (default 512m)
+      --read-only        nothing can be written, but to a /tmp in memory
+      --bind SRC:DST[:ro]  show the host's SRC as DST, repeatable
+      --memory SIZE      at most so much memory: 512m, 1G, max (default 1G)
+      --cpu-weight N     share of a busy processor, 1 to 10000 (default 256)
+      --pids N           at most so many processes and threads, or max (default 64)
+      --cap-add NAME     keep one more capability, such as CAP_NET_ADMIN, repeatable
+      --no-new-privs     set-user-ID programs of DIR gain nothing
+      --skip LAYER       leave out userns, mounts, pid, ipc, net, uts, cgroup, caps,
+                         seccomp, or a part of it: seccomp:GROUP; repeatable
+  -v, --verbose  -q, --quiet   narrate every system call; say nothing but errors
+      --check  --help  --version  --check says whether this machine is able
+Example: sudo barco -m / -c /bin/sh -a -c -a 'id; hostname'`
 
 // parseCommandLine turns barco's arguments into a Config; config and error are both nil when there is nothing to run.
 func parseCommandLine(args []string) (*Config, error) {
@@ -110,6 +116,12 @@ func parseCommandLine(args []string) (*Config, error) {
 	flags.Func("hostname", "", func(s string) (err error) { config.Hostname, err = parseHostname(s); return err })
 	flags.Func("env", "", func(s string) (err error) { env, err = appendEnv(env, s); return err })
 	flags.Func("workdir", "", func(s string) (err error) { config.Workdir, err = parseInsidePath(s); return err })
+	flags.BoolVar(&config.Init, "init", false, "")
+	flags.BoolVar(&config.IDMap, "idmap", false, "")
+	flags.Func("overlay", "", func(s string) (err error) { config.Overlay, err = parseOverlay(s); return err })
+	flags.Lookup("overlay").NoOptDefVal = "512m"
+	flags.BoolVar(&config.ReadOnly, "read-only", false, "")
+	flags.Func("bind", "", func(s string) (err error) { config.Binds, err = appendBind(config.Binds, s); return err })
 	flags.Func("memory", "", func(s string) (err error) { config.Memory, err = parseMemory(s); return err })
 	flags.Func("cpu-weight", "", func(s string) (err error) { config.Weight, err = parseWeight(s); return err })
 	flags.Func("pids", "", func(s string) (err error) { config.Pids, err = parsePids(s); return err })
@@ -159,9 +171,13 @@ func parseCommandLine(args []string) (*Config, error) {
 		return nil, err
 	}
 	config.chooseIDs()
+	if err := config.senseless(); err != nil {
+		return nil, err
+	}
 	var owner unix.Stat_t
 	unix.Stat(string(config.Root), &owner)
-	config.Foreign = !config.skips("userns") && (config.OneID || owner.Uid < hostIDs || owner.Uid >= hostIDs+idCount)
+	own := config.IDMap || owner.Uid >= hostIDs && owner.Uid < hostIDs+idCount
+	config.Foreign = !config.skips("userns") && (config.OneID || !own)
 	config.Argv = bytesTexts(slices.Concat([]string{command}, arguments, positional))
 	config.Env = bytesTexts(mergeEnv(append(defaultEnv(config.UID), env...)))
 	for fd, name := range []string{"input", "output", "error"} { // one directory of the host would be a way out: openat(0, "..")
@@ -173,6 +189,29 @@ func parseCommandLine(args []string) (*Config, error) {
 	config.Terminal = config.Terminal && !config.skips("mounts") // it comes from a devpts of the container's own
 	logLevel = config.logLevel()
 	return config, nil
+}
+
+// senseless refuses what cannot be had together.
+func (config *Config) senseless() error {
+	tree := map[string]bool{"--idmap": config.IDMap, "--overlay": config.Overlay.Max > 0, "--read-only": config.ReadOnly, "--bind": config.Binds != nil}
+	for _, flag := range slices.Sorted(maps.Keys(tree)) {
+		if tree[flag] && config.skips("mounts") {
+			return refuse("%s and --skip mounts exclude each other: without a mount namespace there is no tree to change", flag)
+		}
+	}
+	switch {
+	case config.IDMap && config.Root == "/":
+		return refuse("--idmap and -m / exclude each other: root inside would own what root owns on this host, /etc/shadow for one")
+	case config.IDMap && config.skips("userns"):
+		return refuse("--idmap and --skip userns exclude each other: without a user namespace there is no map to shift by")
+	case config.IDMap && config.OneID:
+		return refuse("--idmap needs root: shifting owners takes powers over the filesystem that DIR is on")
+	case config.Overlay.Max > 0 && config.ReadOnly:
+		return refuse("--overlay and --read-only exclude each other: either what is written vanishes, or nothing is written")
+	case config.Init && config.skips("pid"):
+		return refuse("--init and --skip pid exclude each other: an init is process 1 of a pid namespace")
+	}
+	return nil
 }
 
 // usageError says what is wrong with a flag in one line.
@@ -209,15 +248,7 @@ func flagName(flag *pflag.Flag) string {
 
 // resolveRoot returns the host path of the directory that becomes /, absolute and free of symbolic links.
 func resolveRoot(dir string) (bytesText, error) {
-	root := dir
-	if !filepath.IsAbs(dir) {
-		here, err := os.Getwd()
-		if err != nil {
-			return "", refuse("-m, --mnt %q: the current directory is gone: %v", dir, err)
-		}
-		root = here + "/" + dir // not filepath.Abs, to which "link/.." is "."
-	}
-	root, err := filepath.EvalSymlinks(root)
+	root, err := resolvePath(dir)
 	if err == nil {
 		var info os.FileInfo
 		if info, err = os.Stat(root); err == nil && !info.IsDir() {
@@ -234,6 +265,18 @@ func resolveRoot(dir string) (bytesText, error) {
 		return "", refuse("-m, --mnt %q: is the kernel's, and no place for a root filesystem", dir)
 	}
 	return bytesText(root), nil
+}
+
+// resolvePath makes a host path absolute and free of symbolic links.
+func resolvePath(path string) (string, error) {
+	if !filepath.IsAbs(path) {
+		here, err := os.Getwd()
+		if err != nil {
+			return "", fmt.Errorf("the current directory is gone: %w", err)
+		}
+		path = here + "/" + path // not filepath.Abs, to which "link/.." is "."
+	}
+	return filepath.EvalSymlinks(path)
 }
 
 func parseUID(s string) (int, error) {
@@ -266,6 +309,37 @@ func parseInsidePath(s string) (bytesText, error) {
 		return "", errors.New("takes an absolute path inside the container")
 	}
 	return bytesText(s), nil
+}
+
+// parseOverlay reads the size of an overlay.
+func parseOverlay(s string) (limit, error) {
+	size, err := parseMemory(s)
+	if err != nil || size.Max == math.MaxInt64 || size.Max < 1<<20 {
+		return limit{}, errors.New("takes a size such as 512m or 1G, at least 1m (--overlay alone: 512m)")
+	}
+	return size, nil
+}
+
+// appendBind reads SRC:DST, SRC:DST:ro or SRC:DST:rw.
+func appendBind(binds []bind, s string) ([]bind, error) {
+	rest, readOnly := strings.CutSuffix(s, ":ro")
+	source, target, ok := strings.Cut(strings.TrimSuffix(rest, ":rw"), ":")
+	if !ok || source == "" || !filepath.IsAbs(target) {
+		return nil, errors.New("takes SRC:DST or SRC:DST:ro, where SRC is a path here, and DST an absolute path inside")
+	}
+	resolved, err := resolvePath(source)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", source, err)
+	}
+	target = filepath.Clean(target)
+	top, _, _ := strings.Cut(target[1:], "/")
+	if slices.Contains([]string{"", "proc", "sys", "dev"}, top) {
+		return nil, fmt.Errorf("%s is made by barco itself, and no place for a bind", target)
+	}
+	if slices.ContainsFunc(binds, func(b bind) bool { return string(b.Target) == target }) {
+		return nil, fmt.Errorf("%s has a bind already", target)
+	}
+	return append(binds, bind{bytesText(resolved), bytesText(target), readOnly}), nil
 }
 
 // parseMemory reads a number of bytes with an optional k, m, g or t: powers of 1024, as in memory.max.

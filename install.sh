@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what is missing to build barco (install.sh build) or to run its tests (install.sh test), and says so first.
+# Installs what is missing to build barco (install.sh build), to make a root filesystem as well (rootfs), or to run its tests (test),
+# and says so first.
 # Does nothing, and takes no time, when everything is there.
 set -eu
 cd "$(dirname "$0")"
@@ -26,12 +27,14 @@ need() {
 	fi
 }
 
-header='echo "#include <seccomp.h>" | ${CC:-cc} -E -'
+program='printf "#include <seccomp.h>\nint main(void) { return seccomp_api_get() == 0; }\n" | ${CC:-cc} -x c -static -o /dev/null - -lseccomp'
 need 'command -v ${CC:-cc}' 'gcc libc6-dev' 'gcc glibc-devel' 'gcc musl-dev linux-headers'
 need 'command -v pkg-config' pkg-config pkgconf-pkg-config pkgconf
-need "$header" libseccomp-dev libseccomp-devel libseccomp-dev
-if [ "${1:-build}" = test ]; then
+need "$program" libseccomp-dev 'libseccomp-devel libseccomp-static glibc-static' 'libseccomp-dev libseccomp-static'
+if [ "${1:-build}" != build ]; then
 	need 'busybox | grep BusyBox && ! ldd "$(command -v busybox)" | grep -q "=>"' busybox-static busybox busybox-static
+fi
+if [ "${1:-build}" = test ]; then
 	need 'command -v qemu-system-x86_64' qemu-system-x86 qemu-system-x86-core qemu-system-x86_64
 	need 'command -v cpio' cpio cpio cpio
 	need 'test -x /usr/bin/python3' python3 python3 python3 # and so on: ordinary programs, which must work in a container
@@ -41,6 +44,7 @@ if [ "${1:-build}" = test ]; then
 		need 'command -v aarch64-linux-gnu-gcc' 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross' - -
 		need 'command -v qemu-aarch64-static' qemu-user-static - -
 		need 'command -v musl-gcc' musl-tools - -
+		need 'command -v debootstrap' debootstrap - -
 	fi
 fi
 [ -n "$apt" ] || exit 0

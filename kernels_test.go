@@ -27,6 +27,9 @@ import (
 
 const situationVariable = "BARCO_TEST_SITUATION"
 
+// belowVariable is where to mount the one of "a tmpfs below DIR".
+const belowVariable = "BARCO_TEST_BELOW"
+
 // situations change the process, and its private mounts, to be like one on such a machine. TestMain runs one when it is asked to.
 var situations = map[string]func() error{
 	"clone3 refused": func() error { return refuseCall("clone3", unix.ENOSYS) },
@@ -53,6 +56,10 @@ var situations = map[string]func() error{
 	"no real /dev/null": func() error {
 		return errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
 			unix.Mount("/dev/zero", "/dev/null", "", unix.MS_BIND, ""))
+	},
+	"a tmpfs below DIR": func() error {
+		return errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			unix.Mount("below", os.Getenv(belowVariable), "tmpfs", 0, "mode=1777"))
 	},
 	"processes above": func() error { // as in a container that sees its own cgroup as the top of the tree
 		return errors.Join(unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_NEWCGROUP), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 )
 
 // version is what `git describe` said when the Makefile built this binary.
@@ -33,8 +34,11 @@ func main() {
 			os.Exit(statusBarcoFailed)
 		}
 	}()
-	if os.Args[0] == initName {
+	switch os.Args[0] {
+	case initName:
 		childMain() // we are the child: the clone of the process below
+	case reaperName:
+		reaperMain() // we are the child, and stay process 1: see init.go
 	}
 	signals := catchSignals() // before anything that a signal could leave half done
 	config, err := parseCommandLine(os.Args[1:])
@@ -92,7 +96,7 @@ func run(config *Config, signals <-chan os.Signal) (status int, err error) {
 	if err := writeIDMaps(config, container.process.Pid); err != nil {
 		return 0, err
 	}
-	if err := container.send(messageMapped, nil); err != nil {
+	if err := container.sendMapped(); err != nil {
 		return 0, err
 	}
 	if err := container.expectCommand(); err != nil { // end of file: the child has become the command
@@ -109,9 +113,19 @@ func announce(config *Config) {
 		}
 	}
 	if config.OneID && !config.skips("userns") {
-		info("without root, uid %d inside is you, uid %d, and no other id exists inside", config.UID, config.HostUID)
+		warn("without root, uid %d inside is you, uid %d, and no other id exists inside: what the command may do to files, it does as you", config.UID, config.HostUID)
 	}
-	if config.Root == "/" && !config.skips("mounts") {
+	if config.IDMap && !config.skips("seccomp") && !config.skips("seccomp:setid") {
+		info("to install packages with set-user-ID or set-group-ID files, add --skip seccomp:setid: else dpkg and others fail at chmod")
+	}
+	switch {
+	case config.skips("mounts"):
+	case config.Overlay.Max > 0:
+		mountinfo, _ := readFile("/proc/self/mountinfo")
+		if points := mountedBelow(string(config.Root), mountinfo); points != nil {
+			warn("--overlay shows the filesystem that %s is on, not those that are mounted below it: %s", config.Root, strings.Join(points, " "))
+		}
+	case config.Root == "/" && !config.ReadOnly:
 		warn("the container's / is the host's own: what anyone may read or write there, /tmp for one, so may the command")
 	}
 }

@@ -36,8 +36,8 @@ func TestMain(m *testing.M) {
 		traceBarco(blow)
 		return
 	}
-	if os.Getenv(runAsBarco) != "" || os.Args[0] == initName {
-		if situation := os.Getenv(situationVariable); situation != "" && os.Args[0] != initName {
+	if parent := os.Getenv(runAsBarco) != ""; parent || os.Args[0] == initName || os.Args[0] == reaperName {
+		if situation := os.Getenv(situationVariable); situation != "" && parent {
 			if err := situations[situation](); err != nil {
 				fmt.Fprintf(os.Stderr, "cannot make the situation %q: %v\n", situation, err)
 				os.Exit(1)
@@ -110,7 +110,7 @@ func busyboxRoot(t *testing.T) string {
 	}
 	must(t, os.Mkdir(root+"/bin", 0o755))
 	copyFile(t, busybox, root+"/bin/busybox")
-	for _, name := range strings.Fields("sh cat ls id env true sleep mount chmod unshare hostname echo tail grep readlink stty cut od tr touch head dd ip kill ps tty") {
+	for _, name := range strings.Fields("sh cat ls id env true sleep mount chmod unshare hostname echo stat chown mkdir mv rm wc tail grep readlink stty cut od tr touch head dd ip kill ps tty") {
 		must(t, os.Symlink("busybox", root+"/bin/"+name))
 	}
 	must(t, os.Chmod(root, 0o755))
@@ -272,8 +272,8 @@ func TestSeenFromInside(t *testing.T) {
 	}
 }
 
-// mountPoints returns the mount points in a mountinfo, in order, with their options; covered ones last only once.
-func mountPoints(mountinfo string) (points []string, options map[string]string) {
+// mountsIn returns the mount points in a mountinfo, in order, with their options; covered ones last only once.
+func mountsIn(mountinfo string) (points []string, options map[string]string) {
 	options = map[string]string{}
 	for line := range strings.Lines(mountinfo) {
 		fields := strings.Fields(line)
@@ -288,7 +288,7 @@ func mountPoints(mountinfo string) (points []string, options map[string]string) 
 func TestMounts(t *testing.T) {
 	root := busyboxRoot(t)
 	mountinfo := inside(t, root, "cat /proc/self/mountinfo")
-	points, options := mountPoints(mountinfo)
+	points, options := mountsIn(mountinfo)
 	slices.Sort(points)
 
 	var want []string
@@ -326,7 +326,7 @@ func TestMaskedAndReadOnly(t *testing.T) {
 					t.Errorf("%s shows %q", path, got)
 				}
 			}
-			_, options := mountPoints(inside(t, root, "cat /proc/self/mountinfo"))
+			_, options := mountsIn(inside(t, root, "cat /proc/self/mountinfo"))
 			for _, path := range readOnly {
 				if _, err := os.Stat(path); err != nil {
 					continue

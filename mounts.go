@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -15,11 +16,14 @@ import (
 // a directory that it has open (move_mount(2)). No path is looked up twice, so nothing inside DIR can lead a mount astray by
 // a symbolic link: runtimes have been escaped from that way (CVE-2019-19921, CVE-2025-31133).
 
+// mountPoints are the directories in DIR that barco mounts on.
+var mountPoints = []string{"proc", "sys", "dev"}
+
 // makeMountPoints makes the directories in DIR that barco mounts on, where they are missing; they stay there, unless remove is
 // called because the command never ran. A mount point that is a symbolic link is found out by the child, which does not follow
 // it. Parent: the child, without a capability on the host, could not make them in a DIR that is not root's.
 func makeMountPoints(config *Config) (remove func(), err error) {
-	if config.skips("mounts") {
+	if config.skips("mounts") || config.Overlay.Max > 0 { // which are made in the overlay
 		return func() {}, nil
 	}
 	root, err := unix.Openat2(unix.AT_FDCWD, string(config.Root), &unix.OpenHow{Flags: unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
@@ -36,7 +40,11 @@ func makeMountPoints(config *Config) (remove func(), err error) {
 			}
 		}
 	}
-	for _, name := range []string{"proc", "sys", "dev"} {
+	names := mountPoints
+	if config.ReadOnly {
+		names = append(slices.Clone(names), "tmp")
+	}
+	for _, name := range names {
 		err := makeMountPoint(root, name)
 		switch {
 		case err == nil:
@@ -72,17 +80,35 @@ func makeMountsPrivate(*child) error {
 	return sys(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), `mount("", "/", "", MS_REC|MS_PRIVATE)`)
 }
 
-// bindRoot makes a mount of DIR, with all that is mounted below it, and opens it. A bind mount cannot be made onto / itself,
-// which DIR may well be, so it goes onto /proc: any directory would do that is surely there, and barco was just started from
-// /proc/self/exe. Nobody will see it there: pivot_root moves it to /. Child.
+// bindRoot makes a mount of DIR, with all that is mounted below it, and opens it: it will be the root. With --idmap or --overlay it is
+// made of ids, so they are asked for already now, and it comes with them: see rootfs.go. Child.
 func bindRoot(c *child) error {
 	info("making %s the container's root...", c.Root)
-	root, err := unix.Openat2(unix.AT_FDCWD, string(c.Root), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
-	if err := sys(err, "openat2(AT_FDCWD, %q, {O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS})", c.Root); err != nil {
-		return err
+	if c.rootFromParent() || c.Overlay.Max > 0 {
+		if err := askForIDMap(c); err != nil {
+			return err
+		}
 	}
-	defer unix.Close(root)
-	if c.root, err = cloneMount(root, ""); err != nil {
+	if !c.rootFromParent() {
+		root, err := unix.Openat2(unix.AT_FDCWD, string(c.Root), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+		if err := sys(err, "openat2(AT_FDCWD, %q, {O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS})", c.Root); err != nil {
+			return err
+		}
+		defer unix.Close(root)
+		if c.root, err = cloneMount(root, ""); err != nil {
+			return err
+		}
+		if c.Overlay.Max > 0 {
+			becomeOwner(c)
+			if c.root, err = overlayOn(c.root, &c.Config); err != nil {
+				return err
+			}
+		}
+	}
+	// pivot_root wants a root that is mounted somewhere. A bind mount cannot be made onto / itself, which DIR may well be, so it
+	// goes onto /proc: any directory would do that is surely there, and barco was just started from /proc/self/exe. Nobody will
+	// see it there, for pivot_root moves it to /.
+	if err := attachAt(c.root, "/proc"); err != nil {
 		return err
 	}
 	// A device node in DIR would open the host's device, whoever made it. And where DIR is not the container's own, the host's
@@ -91,11 +117,10 @@ func bindRoot(c *child) error {
 	if c.Foreign {
 		attributes |= unix.MOUNT_ATTR_NOSUID
 	}
-	if err := setMountAttr(c.root, attributes); err != nil {
-		return err
+	if c.ReadOnly {
+		attributes |= unix.MOUNT_ATTR_RDONLY
 	}
-	return sys(unix.MoveMount(c.root, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH),
-		`move_mount(%d, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH)`, c.root)
+	return setMountAttr(c.root, attributes)
 }
 
 // pivotRoot makes the new root the root of the mount namespace, and detaches the old one (pivot_root(2)). Unlike after
@@ -118,7 +143,7 @@ func pivotRoot(c *child) error {
 // harmless are the attributes of a mount in which nobody has programs or devices.
 const harmless = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 
-// newMount makes a new filesystem, mounted nowhere yet (fsopen(2), fsconfig(2), fsmount(2)). Options come in pairs, key and value.
+// newMount makes a new filesystem, mounted nowhere yet (fsopen(2), fsconfig(2), fsmount(2)). Options come in pairs, key and value; a flag's value is empty.
 func newMount(fstype string, attributes int, options ...string) (mount int, err error) {
 	context, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err := sys(err, "fsopen(%q, FSOPEN_CLOEXEC)", fstype); err != nil {
@@ -127,8 +152,12 @@ func newMount(fstype string, attributes int, options ...string) (mount int, err 
 	defer unix.Close(context)
 	options = append([]string{"source", fstype}, options...) // what the first column of mount(8) shows
 	for ; len(options) > 0; options = options[2:] {
-		err := unix.FsconfigSetString(context, options[0], options[1])
-		if err := sys(err, "fsconfig(%d %s, FSCONFIG_SET_STRING, %q, %q)", context, fstype, options[0], options[1]); err != nil {
+		if options[1] == "" {
+			err = sys(unix.FsconfigSetFlag(context, options[0]), "fsconfig(%d %s, FSCONFIG_SET_FLAG, %q)", context, fstype, options[0])
+		} else {
+			err = sys(unix.FsconfigSetString(context, options[0], options[1]), "fsconfig(%d %s, FSCONFIG_SET_STRING, %q, %q)", context, fstype, options[0], options[1])
+		}
+		if err != nil {
 			return -1, err
 		}
 	}
@@ -149,6 +178,12 @@ func cloneMount(dir int, path string) (mount int, err error) {
 func setMountAttr(mount int, attributes int) error {
 	err := unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: uint64(attributes)})
 	return sys(err, `mount_setattr(%d, "", AT_EMPTY_PATH|AT_RECURSIVE, {attr_set=%s})`, mount, attrNames(attributes))
+}
+
+// attachAt attaches a mount to an absolute path, in a mount namespace that has no part in the host's.
+func attachAt(mount int, path string) error {
+	return sys(unix.MoveMount(mount, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH),
+		`move_mount(%d, "", AT_FDCWD, %q, MOVE_MOUNT_F_EMPTY_PATH)`, mount, path)
 }
 
 // attach attaches a mount to the directory name in dir, which is made if it is missing. The mount stays open.

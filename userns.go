@@ -32,8 +32,11 @@ func (config *Config) chooseIDs() {
 	}
 }
 
-// askForIDMap asks the parent to write the id maps, and waits until it has. Child.
+// askForIDMap asks the parent to write the id maps, and waits until it has; with --idmap or --overlay the answer brings the root. Child.
 func askForIDMap(c *child) error {
+	if c.mapped {
+		return nil
+	}
 	info("asking the parent to map user and group ids...")
 	if err := c.send(messageMapIDs, nil); err != nil {
 		return err
@@ -42,8 +45,12 @@ func askForIDMap(c *child) error {
 	if err != nil {
 		return err
 	}
-	if got.kind != messageMapped {
+	if got.kind != messageMapped || c.rootFromParent() && got.descriptor < 0 {
 		return refuse("barco itself is gone")
+	}
+	c.mapped = true
+	if c.rootFromParent() {
+		c.root = got.descriptor
 	}
 	return nil
 }
@@ -69,6 +76,18 @@ func writeIDMaps(config *Config, pid int) error {
 		return in("id map", err)
 	}
 	return in("id map", writeExisting(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/gid_map", pid), gids.String()))
+}
+
+// becomeOwner has what the child makes from now on belong to root inside (setfsuid(2)): files in a filesystem that the container
+// mounted can belong only to ids that the container has. Child, after the id map.
+func becomeOwner(c *child) {
+	owner := 0
+	if c.OneID {
+		owner = c.UID // there is no other
+	}
+	unix.SetfsgidRetGid(owner)
+	unix.SetfsuidRetUid(owner) // these two report nothing; did they fail, so would making the first file
+	sys(nil, "setfsgid(%d), setfsuid(%d)", owner, owner)
 }
 
 // becomeUser takes on the ids that the command will have, and none of the groups that barco was started with

@@ -41,6 +41,9 @@ mkdir -p "$root/bin" "$root/etc" "$root/new"
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$work/barco.test" "$root/bin/barco.test"
 cp -r testdata "$root/testdata"
+for module in overlay loop; do # in Debian's kernel these are modules; in another they may be built in
+	find "$(dirname "$kernel")/../lib/modules" -name "$module.ko" -exec cp {} "$root" \; 2>/dev/null || true
+done
 echo root:x:0:0:root:/root:/bin/sh >"$root/etc/passwd"
 echo root:x:0: >"$root/etc/group"
 
@@ -49,6 +52,7 @@ cat >"$root/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox mount -t tmpfs -o size=75% root /new
 /bin/busybox cp -a /bin /etc /testdata /new
+for module in overlay loop; do [ ! -e /$module.ko ] || /bin/busybox insmod /$module.ko; done
 /bin/busybox mkdir -m 1777 /new/tmp
 /bin/busybox mkdir /new/proc /new/sys /new/dev /new/root /new/sbin
 /bin/busybox mkdir /proc /sys /dev
@@ -73,6 +77,7 @@ mount -t devpts -o ptmxmode=666 devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
+truncate -s 512M /disk && mke2fs -F /disk >/dev/null && mount -t ext4 -o loop /disk /tmp && chmod 1777 /tmp # a tmpfs of Linux 6.1 cannot shift owners
 cd /root
 echo "vm.sh: Linux $(uname -r), cgroup v2 with $(cat /sys/fs/cgroup/cgroup.controllers), up after $(cut -d ' ' -f 1 /proc/uptime) s"
 barco.test $(cat /proc/cmdline | sed -n 's/.*tests=//p' | tr , ' ')
