@@ -47,6 +47,12 @@ fuzz: | tools test-tools
 	@for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' fuzz_test.go); do \
 		echo "$$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $(if $(SUDO),-exec 'sudo -E') . || exit 1; done
 
+# Refreshes what the pages show of a run.
+docs: | tools test-tools
+	./vm.sh -test.run ClassicRun >.vm/run || true
+	@sed -n '/^--- narration/,/^--- end/p' .vm/run | sed '1d;$$d' >.vm/narration
+	@if [ -s .vm/narration ]; then sed -i -e '/^```text/,/^```$$/{//!d}' -e '/^```text/r .vm/narration' docs/narration.md; echo "docs/narration.md is new"; fi
+
 lint: | tools
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(GO) vet ./...
@@ -62,4 +68,4 @@ tools:
 test-tools:
 	@./install.sh test
 
-.PHONY: run build test test-here test-arm64 test-vm rootfs torture fuzz lint clean tools test-tools
+.PHONY: run build test test-here test-arm64 test-vm rootfs torture fuzz docs lint clean tools test-tools

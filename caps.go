@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math/bits"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +46,7 @@ func keptCaps(config *Config) (bits uint64) {
 // thread of the process, by signals; here only the thread that will call execve matters, and that is this one. Child.
 func dropCapabilities(c *child) error {
 	keep := keptCaps(&c.Config)
-	info("dropping all capabilities but %s...", capNames(keep))
+	info("dropping all capabilities but %d...", bits.OnesCount64(keep))
 	for value := cap.Value(0); value < 64; value++ {
 		if keep&(1<<value) != 0 {
 			continue

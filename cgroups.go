@@ -121,12 +121,12 @@ func newCgroup(top string) (*cgroup, error) {
 		return nil, errors.New("no cgroup v2 is mounted here: mount -t cgroup2 cgroup2 /sys/fs/cgroup; in Docker, docker run --privileged --cgroupns=host")
 	}
 	removeStale(top)
+	info("making a cgroup below %s...", top)
 	for n := 0; ; n++ { // a name is taken only while another barco is between its mkdir and its flock
 		group := &cgroup{path: fmt.Sprintf("%s/%s%d-%d", top, cgroupPrefix, os.Getpid(), n), dir: -1, kill: -1}
 		err := group.make()
 		switch {
 		case err == nil:
-			info("made the cgroup %s", group.path)
 			return group, nil
 		case errors.Is(err, unix.EACCES) && onV1("memory"):
 			return nil, errors.New("this host is hybrid, it has its controllers on cgroup v1: " + remedyForV1())
@@ -147,7 +147,7 @@ func (group *cgroup) make() (err error) {
 		return err
 	}
 	group.dir, err = unix.Open(group.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err = sys(err, "open(%q, O_RDONLY|O_DIRECTORY|O_CLOEXEC)", group.path); err == nil {
+	if err = sys(err, "open(%q, O_RDONLY|O_DIRECTORY|O_CLOEXEC) = %d", group.path, group.dir); err == nil {
 		group.kill, err = lock(group.path)
 	}
 	if err == nil { // another barco may have taken it for stale, and removed it, just before we had the lock
@@ -163,7 +163,7 @@ func (group *cgroup) make() (err error) {
 // lock opens and locks a cgroup's cgroup.kill. EWOULDBLOCK says that a living barco has it.
 func lock(path string) (kill int, err error) {
 	kill, err = unix.Open(path+"/cgroup.kill", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err := sys(err, "open(%q, O_WRONLY|O_CLOEXEC)", path+"/cgroup.kill"); err != nil {
+	if err := sys(err, "open(%q, O_WRONLY|O_CLOEXEC) = %d", path+"/cgroup.kill", kill); err != nil {
 		return -1, err
 	}
 	if err := sys(unix.Flock(kill, unix.LOCK_EX|unix.LOCK_NB), "flock(%d, LOCK_EX|LOCK_NB)", kill); err != nil {
@@ -354,7 +354,7 @@ func destroy(path string) error {
 // waitUntilEmpty waits until cgroup.events says "populated 0". The kernel reports each change of that file as POLLPRI (poll(2)).
 func waitUntilEmpty(path string) error {
 	events, err := unix.Open(path+"/cgroup.events", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err := sys(err, "open(%q, O_RDONLY|O_CLOEXEC)", path+"/cgroup.events"); err != nil {
+	if err := sys(err, "open(%q, O_RDONLY|O_CLOEXEC) = %d", path+"/cgroup.events", events); err != nil {
 		return err
 	}
 	defer unix.Close(events)
@@ -362,7 +362,7 @@ func waitUntilEmpty(path string) error {
 	for time.Now().Before(deadline) {
 		text := make([]byte, 256)
 		n, err := unix.Pread(events, text, 0)
-		if err := sys(err, "pread(%d)", events); err != nil {
+		if err := sys(err, "pread(%d) = %d", events, n); err != nil {
 			return err
 		}
 		if strings.Contains(string(text[:n]), "populated 0") {
@@ -406,12 +406,12 @@ func unshareCgroupNamespace(*child) error {
 // would take the text and do nothing.
 func writeExisting(dir int, path, text string) error {
 	fd, err := unix.Openat(dir, path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err := sys(err, "openat(%v, %q, O_WRONLY|O_CLOEXEC)", at(dir), path); err != nil {
+	if err := sys(err, "openat(%v, %q, O_WRONLY|O_CLOEXEC) = %d", at(dir), path, fd); err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	_, err = unix.Write(fd, []byte(text))
-	return sys(err, "write %s: write(%d, %q)", filepath.Base(path), fd, text)
+	n, err := unix.Write(fd, []byte(text))
+	return sys(err, "write %s: write(%d, %q, %d) = %d", filepath.Base(path), fd, text, len(text), n)
 }
 
 // readWords returns the words in a small file, none when it cannot be read.
@@ -424,15 +424,18 @@ func readWords(path string) []string {
 // which takes six system calls, and wait for ever should the kernel then say EAGAIN.
 func readFile(path string) (string, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err := sys(err, "open(%q, O_RDONLY|O_CLOEXEC)", path); err != nil {
-		return "", err
+	if err != nil {
+		return "", failed(err, "open(%q, O_RDONLY|O_CLOEXEC)", path)
 	}
 	defer unix.Close(fd)
 	var text []byte
 	for buffer := make([]byte, 16<<10); ; {
 		n, err := unix.Read(fd, buffer)
-		if err := sys(err, "read(%d %s)", fd, path); n <= 0 {
-			return string(text), err
+		switch {
+		case err != nil:
+			return "", failed(err, "read(%d %s)", fd, path)
+		case n == 0:
+			return string(text), nil
 		}
 		text = append(text, buffer[:n]...)
 	}

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +34,7 @@ func openTerminal(c *child) error {
 	}
 	info("opening a terminal of its own...")
 	master, err := unix.Openat(c.pts, "ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err := sys(err, `openat(%d, "ptmx", O_RDWR|O_NOCTTY|O_CLOEXEC)`, c.pts); err != nil {
+	if err := sys(err, `openat(%d, "ptmx", O_RDWR|O_NOCTTY|O_CLOEXEC) = %d`, c.pts, master); err != nil {
 		return err
 	}
 	if err := sys(unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0), "ioctl(%d, TIOCSPTLCK, [0])", master); err != nil {
@@ -68,34 +69,37 @@ func openTerminal(c *child) error {
 // openSlave opens the other side of a master. Not by its name: a path could have been made to mislead (CVE-2025-52565). Both.
 func openSlave(master int) (slave int, err error) {
 	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	return int(fd), sys(errnoOrNil(errno), "ioctl(%d, TIOCGPTPEER, O_RDWR|O_NOCTTY|O_CLOEXEC)", master)
+	return int(fd), sys(errnoOrNil(errno), "ioctl(%d, TIOCGPTPEER, O_RDWR|O_NOCTTY|O_CLOEXEC) = %d", master, int(fd))
 }
 
-// keepTerminals notes the settings of the terminals among the standard streams, and returns what puts them back: whatever the
-// command, or takeTerminal, has done to them, and however it ended. Parent.
-func keepTerminals() (restore func()) {
-	var settings [3]*unix.Termios
-	for fd := range settings {
-		settings[fd], _ = unix.IoctlGetTermios(fd, unix.TCGETS)
+// terminalSettings are the settings that the terminals among the standard streams had.
+var terminalSettings [3]*unix.Termios
+
+// keepTerminals notes them. Parent.
+func keepTerminals() {
+	for fd := range terminalSettings {
+		terminalSettings[fd], _ = unix.IoctlGetTermios(fd, unix.TCGETS)
 	}
-	return func() {
-		for fd, before := range settings {
-			if isTerminal(fd) {
-				unix.IoctlSetTermios(fd, unix.TCSETS, before) // TCSETSW would wait for a terminal that is stopped
-			}
+}
+
+// restoreTerminals puts them back, whatever the command, or barco, has done to them, and however it ended. Parent.
+func restoreTerminals() {
+	for fd, before := range terminalSettings {
+		if before != nil {
+			unix.IoctlSetTermios(fd, unix.TCSETS, before) // TCSETSW would wait for a terminal that is stopped
 		}
-		logEnd = "\n"
 	}
+	logEnd = "\n"
 }
 
 // A terminal is the parent's side of it.
 type terminal struct {
 	master     int
+	raw        atomic.Bool
 	interrupts int // Ctrl-C that nothing heard
 }
 
-// takeTerminal puts the user's terminal into raw mode: every key goes to the container, and what a key means is decided
-// there (termios(3)). keepTerminals puts it back. Parent.
+// takeTerminal takes the master, and keeps the container's terminal as large as the user's. Parent.
 func takeTerminal(master int) (*terminal, error) {
 	t := &terminal{master: master}
 	if _, err := openSlave(master); err != nil { // which stays open: while nobody has it open, reading from the master fails
@@ -107,14 +111,16 @@ func takeTerminal(master int) (*terminal, error) {
 	changes := make(chan os.Signal, 1)
 	signal.Notify(changes, unix.SIGWINCH, unix.SIGCONT) // SIGCONT: after a stop, the shell has set the terminal its own way
 	go func() {
+		defer lastWords()
 		for range changes {
 			t.resize()
-			setRaw()
+			if t.raw.Load() {
+				setRaw()
+			}
 		}
 	}()
 	t.resize()
-	logEnd = "\r\n"
-	return t, setRaw()
+	return t, nil
 }
 
 // setRaw puts the user's terminal into raw mode, as cfmakeraw(3) does. Parent.
@@ -138,10 +144,17 @@ func (t *terminal) resize() {
 	}
 }
 
-// relay passes on what is typed and what is shown, until the command has ended and all that it wrote is on the screen. Parent.
+// relay puts the user's terminal into raw mode, so that every key goes to the container, where it is decided what a key means
+// (termios(3)); keepTerminals puts it back. Then it passes on what is typed and what is shown, until the command has ended and all
+// that it wrote is on the screen. Parent.
 func (t *terminal) relay(command *os.Process) error {
+	t.raw.Store(true)
+	logEnd = "\r\n"
+	if err := setRaw(); err != nil {
+		return err
+	}
 	ended, err := unix.PidfdOpen(command.Pid, 0) // readable when the command has ended
-	if err := sys(err, "pidfd_open(%d, 0)", command.Pid); err != nil {
+	if err := sys(err, "pidfd_open(%d, 0) = %d", command.Pid, ended); err != nil {
 		return err
 	}
 	defer unix.Close(ended)

@@ -21,7 +21,8 @@ type screen struct {
 	keyboard *os.File // the master
 	terminal *os.File // the slave, as the user's shell would have it
 	before   unix.Termios
-	text     bytes.Buffer
+	text     bytes.Buffer // what nobody has waited for yet
+	shown    string       // all of it
 }
 
 // onScreen starts a command in a session of its own on a new terminal.
@@ -74,6 +75,7 @@ func (s *screen) waitFor(text string) {
 			s.t.Fatalf("%v while waiting for %q; the screen shows\n%s", err, text, s.text.String())
 		}
 		s.text.Write(buffer[:n])
+		s.shown += string(buffer[:n])
 	}
 	_, rest, _ := strings.Cut(s.text.String(), text)
 	s.text.Reset()
@@ -256,5 +258,15 @@ func TestFullScreenPrograms(t *testing.T) {
 		if status := s.end(); status != 0 {
 			t.Errorf("status %d", status)
 		}
+	}
+}
+
+// --tty=false leaves the command on the user's streams, though they are a terminal.
+func TestNoTerminalWanted(t *testing.T) {
+	s := onScreen(t, command("-q", "--tty=false", "-m", busyboxRoot(t), "-c", "/bin/sh", "--", "-c", "ls /dev/pts; echo done"))
+	s.waitFor("ptmx")
+	s.waitFor("done")
+	if status := s.end(); status != 0 || strings.Contains(s.shown, "0") {
+		t.Errorf("status %d, and it showed %q", status, s.shown)
 	}
 }

@@ -39,19 +39,10 @@ const childSocket socket = 3
 //
 // Go cannot fork without exec, so the child is barco once more, run from its own file. It has no ids yet, and execve takes
 // every capability from a process without ids, except the ambient ones (capabilities(7)).
-func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*container, error) {
-	binds, err := cloneBinds(config)
-	defer func() {
-		for _, mount := range binds {
-			unix.Close(mount)
-		}
-	}()
-	if err != nil {
-		return nil, err
-	}
+func startContainer(config *Config, group *cgroup, signals chan os.Signal) (*container, error) {
 	info("making a socket pair for parent and child...")
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err := sys(err, "socketpair(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC, 0)"); err != nil {
+	if err := sys(err, "socketpair(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC, 0, %v)", pair); err != nil {
 		return nil, in("socket pair", err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "socketpair")
@@ -94,18 +85,26 @@ func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*c
 		attributes.UseCgroupFD = false
 		process, err = start()
 	}
-	if err := sys(err, "clone(%s)", names); err != nil {
+	if err != nil {
 		unix.Close(pair[0])
-		return nil, in("clone", err)
+		return nil, in("clone", sys(err, "clone(%s)", names))
 	}
-	info("the container is process %d here, and process 1 inside", process.Pid)
+	sys(nil, "clone(%s) = %d", names, process.Pid)
+	if !config.skips("userns") { // by Go's own code, in the child
+		sys(nil, "prctl(PR_SET_KEEPCAPS, 1)")
+		sys(nil, "capset({inheritable=all})")
+		sys(nil, "prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, ...), for each of %d capabilities", len(attributes.AmbientCaps))
+	}
+	sys(nil, "execve(\"/proc/self/fd/%d\", [%q])", program.Fd(), initName)
 	c := &container{socket: socket(pair[0]), config: config, process: process}
 	go c.forwardSignals(signals)
+	config.watch(process.Pid, group, nil) // from here on a signal ends a pause by way of forwardSignals
+	info("the container is process %d here, and process 1 inside", process.Pid)
 	if group != nil && !attributes.UseCgroupFD {
 		err = group.add(process.Pid) // the child waits for its configuration, so it does nothing outside its cgroup
 	}
 	if err == nil {
-		err = c.sendConfig(binds)
+		err = c.sendConfig()
 	}
 	if err != nil && !errors.Is(err, unix.EPIPE) { // EPIPE: the child is gone, which expect will say better
 		return nil, in("clone", c.stop(err))
@@ -114,19 +113,19 @@ func startContainer(config *Config, group *cgroup, signals <-chan os.Signal) (*c
 }
 
 // programFile opens what the child is to be: barco's own file. The command can get at it as /proc/self/exe, and overwrite it if
-// it may (CVE-2019-5736). Root's file belongs to nobody inside. Without root it may well be the user's, who is the same inside
-// and outside, so then the child runs from a copy in memory that is sealed against any change (memfd_create(2)). Parent.
+// it may (CVE-2019-5736). Root's file belongs to nobody inside. Without root, or without a user namespace, its owner may well be
+// the same inside and outside, so then the child runs from a copy in memory that is sealed against any change (memfd_create(2)). Parent.
 func programFile(config *Config) (*os.File, error) {
 	own, err := os.Open("/proc/self/exe")
-	if err := sys(err, `open("/proc/self/exe")`); err != nil {
+	if err := sys(err, `open("/proc/self/exe", O_RDONLY|O_CLOEXEC)`); err != nil {
 		return nil, err
 	}
-	if !config.OneID {
+	if !config.OneID && !config.skips("userns") {
 		return own, nil
 	}
 	defer own.Close()
 	fd, err := unix.MemfdCreate("barco", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err := sys(err, `memfd_create("barco", MFD_CLOEXEC|MFD_ALLOW_SEALING)`); err != nil {
+	if err := sys(err, `memfd_create("barco", MFD_CLOEXEC|MFD_ALLOW_SEALING) = %d`, fd); err != nil {
 		return nil, err
 	}
 	copied := os.NewFile(uintptr(fd), "barco")
@@ -178,23 +177,28 @@ func cloneFlags(config *Config) (flags uintptr, names string) {
 }
 
 // expectCommand waits until the child has become the command. Its end of the socket is close-on-exec, so a successful
-// execve(2) is what closes it; the message before tells that from a child that was killed. Parent.
+// execve(2) is what closes it, or the init once it has started the command; the message before tells that from a child that
+// was killed. Parent.
 func (c *container) expectCommand() error {
 	if err := c.expect(messageExecuting); err != nil {
 		return err
 	}
 	if c.config.Init { // it is barco once more, and knows nothing
-		if err := c.sendConfig(nil); err != nil && !errors.Is(err, unix.EPIPE) {
+		if err := c.send(messageConfig, c.config); err != nil && !errors.Is(err, unix.EPIPE) {
 			return err
 		}
 	}
-	return c.expect(messageEnd)
+	if err := c.expect(messageEnd); err != nil {
+		return err
+	}
+	info("the container is %s now", c.config.Argv[0])
+	return nil
 }
 
 // working is what the child does after it has said a message, and before the next.
 var working = map[message]string{
 	0:                "host name, mounts and root",
-	messageMapIDs:    "/dev, identity, capabilities and seccomp",
+	messageMapIDs:    "root, /dev, identity, capabilities and seccomp",
 	messageExecuting: "the execve",
 }
 
@@ -273,6 +277,7 @@ type step struct {
 
 // childStory is what the child does between clone and execve, in order, and why the order is what it is.
 var childStory = []step{
+	{"parent's death", "", dieWithParent},                  // before there is anything that could outlive it
 	{"cgroup namespace", "cgroup", unshareCgroupNamespace}, // in its cgroup since clone: what it is in now becomes its "/"
 	{"host name", "uts", setHostname},                      // any time before its capabilities go
 	{"mount propagation", "mounts", makeMountsPrivate},     // before the first mount, or the host would see it
@@ -320,14 +325,14 @@ func initContainer() (err error) {
 		}
 	}()
 	unix.CloseOnExec(int(childSocket))
-	if err := dieWithParent(c); err != nil {
+	if err := c.receiveConfig(); err != nil { // end of file: barco is gone
 		return err
 	}
-	if err := c.receiveConfig(); err != nil {
+	if err := c.receiveBinds(); err != nil {
 		return err
 	}
-	logLevel = c.logLevel()
-	logSink = func(line string) { c.send(messageLog, line) }
+	c.startLog()
+	logSink = c.tell
 	for _, step := range childStory {
 		if c.skips(step.layer) {
 			continue
@@ -348,9 +353,14 @@ func (c *child) receiveConfig() error {
 	if err := json.Unmarshal(got.payload, &c.Config); err != nil {
 		return refuse("configuration: %v", err)
 	}
+	return nil
+}
+
+// receiveBinds waits for the mounts that come after it. Child.
+func (c *child) receiveBinds() error {
 	for range c.Binds {
 		if c.OneID {
-			break
+			break // it makes them itself
 		}
 		got, err := c.receive()
 		if err != nil || got.kind != messageMount || got.descriptor < 0 {

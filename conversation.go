@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"unicode"
 
@@ -12,12 +13,13 @@ import (
 // What parent and child say to each other, over one socketpair (unix(7)), and this is all:
 //
 //	parent                                child
-//	config          ->                    hostname, mounts, pivot_root
-//	                <-  map my ids
+//	config, binds   ->                    hostname, mounts, pivot_root
+//	                <-  map my ids        (before the mounts, with --idmap or --overlay)
 //	limits, uid_map, gid_map
 //	mapped          ->                    /dev
 //	                <-  terminal          lo, identity, capabilities, seccomp
 //	                <-  executing         execve closes the child's end
+//	config          ->                    (with --init, whose start of the command closes it)
 //	end of file: the command runs
 //
 // At any moment the child may send a line for the log instead, or the failure that ended it.
@@ -29,13 +31,19 @@ const (
 	messageEnd       message = 0   // no message: end of file, the other side is gone
 	messageConfig    message = 'c' // parent to child: a Config
 	messageMount     message = 'b' // parent to child: a mount that --bind asks for, as a descriptor
-	messageMapIDs    message = 'm' // child to parent: the mounts are done, I need ids
+	messageMapIDs    message = 'm' // child to parent: I need ids now
 	messageMapped    message = 'd' // parent to child: done, go on; with --idmap or --overlay the root, as a descriptor
 	messageExecuting message = 'x' // child to parent: the next thing I do is execve
 	messageTerminal  message = 't' // child to parent: the master of my terminal, as a descriptor
+	messageGo        message = 'g' // parent to child: go on, with -v or --step after each line that announces a step
 	messageFailed    message = 'f' // child to parent: a Failure
 	messageLog       message = 'l' // child to parent: a line of narration
 )
+
+func (m message) String() string {
+	return map[message]string{messageEnd: "end of file", messageConfig: "configuration", messageMount: "a mount", messageMapIDs: "map my ids", messageMapped: "mapped",
+		messageExecuting: "executing", messageTerminal: "my terminal's master", messageFailed: "failed"}[m]
+}
 
 // A bytesText is text that need not be UTF-8, as paths and arguments need not be. JSON, which knows no other text, carries it as base64.
 type bytesText string
@@ -76,6 +84,9 @@ const (
 // send sends a message: payload as JSON where it has one, and descriptors, which the other side gets copies of (SCM_RIGHTS).
 // All packets but the last begin with a 1, to say that more follow.
 func (s socket) send(m message, payload any, descriptors ...int) error {
+	if logSink == nil && m != messageGo {
+		logLine(levelDebug, 2, "sendmsg(%d, %s)", s, m)
+	}
 	var data, rights []byte
 	if payload != nil {
 		var err error
@@ -93,7 +104,7 @@ func (s socket) send(m message, payload any, descriptors ...int) error {
 		}
 		packet := append([]byte{more, byte(m)}, part...)
 		if err := unix.Sendmsg(int(s), packet, rights, nil, unix.MSG_NOSIGNAL); err != nil { // not by way of sys, which narrates by sending
-			return &Failure{Call: fmt.Sprintf("sendmsg(%d, '%c')", s, m), Errno: err.(unix.Errno)}
+			return &Failure{Call: fmt.Sprintf("sendmsg(%d, %s)", s, m), Errno: err.(unix.Errno)}
 		}
 		rights = nil
 	}
@@ -169,6 +180,9 @@ func (c *container) expect(m message) error {
 		if err != nil {
 			return in("conversation", err)
 		}
+		if got.kind != messageLog {
+			logLine(levelDebug, 1, "recvmsg(%d) = %s", c.socket, got.kind)
+		}
 		switch {
 		case got.kind == m:
 			got.close()
@@ -184,19 +198,44 @@ func (c *container) expect(m message) error {
 		got.close()
 		switch got.kind {
 		case messageLog:
-			var line string
-			if json.Unmarshal(got.payload, &line) != nil {
-				return in("conversation", refuse("the container sent a line for the log that is none"))
+			if err := c.hear(got.payload); err != nil {
+				return in("conversation", err)
 			}
-			logSink(printable(line))
 		case messageFailed:
 			return failureOf(got.payload)
 		case messageEnd:
 			return c.diedEarly()
 		default:
-			return in("conversation", refuse("the container said %q where %q was due", got.kind, m))
+			return in("conversation", refuse("the container said %q where %q was due", byte(got.kind), byte(m)))
 		}
 	}
+}
+
+// tell has the parent write an entry of the child's, and if it announces a step, and steps are taken one by one, waits for the
+// answer. Child.
+func (c *child) tell(e entry) {
+	_, isStep := lessons[e.Step]
+	isStep = isStep && c.narrates()
+	if isStep {
+		e.Name, _ = os.Hostname()
+	}
+	if c.send(messageLog, e) == nil && isStep {
+		c.receive()
+	}
+}
+
+// hear is the other end of tell. Parent.
+func (c *container) hear(payload []byte) error {
+	var e entry
+	if json.Unmarshal(payload, &e) != nil {
+		return refuse("the container sent a line for the log that is none")
+	}
+	_, isStep := lessons[e.Step]
+	say(entry{Level: e.Level, Side: "child", Where: printable(e.Where), Text: printable(e.Text), Step: e.Step, Name: printable(e.Name)})
+	if isStep && c.config.narrates() {
+		return c.send(messageGo, nil)
+	}
+	return nil
 }
 
 // failureOf reads the failure that ended the child. Parent.

@@ -24,6 +24,7 @@ var links = []struct{ name, to string }{
 
 // cloneDeviceNodes makes a bind mount of each device node, for mountDev to attach. Child.
 func cloneDeviceNodes(c *child) (err error) {
+	info("cloning the device nodes of the host...")
 	c.devices = map[string]int{}
 	for _, d := range devices {
 		if c.devices[d.name], err = cloneDevice(d); err != nil {
@@ -68,7 +69,7 @@ func mountDev(c *child) error {
 	}
 	for _, d := range devices {
 		place, err := unix.Openat(dev, d.name, unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o666)
-		if err := sys(err, "openat(%d, %q, O_CREAT|O_EXCL|O_CLOEXEC, 0666)", dev, d.name); err != nil {
+		if err := sys(err, "openat(%d, %q, O_CREAT|O_EXCL|O_CLOEXEC, 0666) = %d", dev, d.name, place); err != nil {
 			return err
 		}
 		if err := attachTo(c.devices[d.name], place, d.name); err != nil {

@@ -21,8 +21,11 @@ func TestDocs(t *testing.T) {
 	for _, page := range append(pages, "README.md") {
 		text, err := os.ReadFile(page)
 		if os.IsNotExist(err) {
-			t.Log("not here: the VM has no docs")
+			t.Log("not here: the VM has no README")
 			return
+		}
+		if strings.Contains(string(text), "TORTURE") {
+			t.Errorf("%s has a place that nobody has filled", page)
 		}
 		must(t, err)
 		for _, name := range regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(string(text), -1) {

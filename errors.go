@@ -47,21 +47,35 @@ func (f *Failure) Unwrap() error {
 //	return sys(unix.Fchdir(fd), "fchdir(%d)", fd)
 //
 //	fd, err := unix.Open(path, ...)
-//	if err := sys(err, "open(%q, ...)", path); err != nil {
+//	if err := sys(err, "open(%q, ...) = %d", path, fd); err != nil {
 //		return err
 //	}
 func sys(err error, call string, args ...any) error {
-	if err == nil {
-		if logLevel <= levelDebug {
-			logLine(levelDebug, 2, call, args...)
-		}
+	if err == nil && logLevel > levelDebug {
 		return nil
 	}
+	call, result, ok := strings.Cut(call, " = ")
+	if err == nil {
+		if !ok {
+			result = "0"
+		}
+		logLine(levelDebug, 2, call+" = "+result, args...)
+		return nil
+	}
+	if ok {
+		args = args[:len(args)-1] // it has no result
+	}
+	failure := failed(err, call, args...)
+	logLine(levelDebug, 2, "%s = -1 %s", failure.Call, unix.ErrnoName(failure.Errno))
+	return failure
+}
+
+// failed is the Failure that sys makes, for what is no part of the story.
+func failed(err error, call string, args ...any) *Failure {
 	failure := &Failure{Call: fmt.Sprintf(call, args...)}
 	if !errors.As(err, &failure.Errno) {
 		failure.Reason, failure.Call = fmt.Sprintf("%s: %v", failure.Call, err), ""
 	}
-	logLine(levelDebug, 2, "%s = -1 %s", failure.Call, unix.ErrnoName(failure.Errno))
 	return failure
 }
 
@@ -131,7 +145,7 @@ var hints = []struct {
 	{"mkdirat", unix.ENOENT, "this mount point is missing in DIR, which is no place for a root filesystem"},
 	{"mkdirat", unix.EROFS, "this mount point is missing in DIR and cannot be made, DIR is read-only: make it where DIR can be written"},
 	{"mkdirat", unix.EACCES, "this mount point is missing in DIR, and you may not make it: mkdir it as DIR's owner, or use sudo"},
-	{"mount_setattr", unix.EINVAL, "likely a filesystem in DIR cannot shift owners: Linux can on ext4, xfs, btrfs and f2fs, on overlayfs from 5.19 and on tmpfs from 6.3; leave out --idmap, or copy DIR"},
+	{"mount_setattr", unix.EINVAL, "likely the filesystem that DIR is on, or one that is mounted below it, cannot shift owners: Linux can on ext4, xfs, btrfs and f2fs, on tmpfs from 6.3, not on overlayfs or proc; umount what is below, leave out --idmap, or copy DIR"},
 	{"fsconfig", unix.EINVAL, "likely other filesystems are mounted in DIR: without root the kernel lets no overlay uncover what is below them; leave out --overlay, or use sudo"},
 	{"fsconfig", unix.ENODEV, "this kernel has no such filesystem: modprobe it, or leave out what asks for it"},
 	{"openat2", unix.ELOOP, "a mount point inside DIR is a symbolic link, which could lead anywhere: replace it by a directory"},

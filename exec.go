@@ -40,6 +40,7 @@ func execCommand(c *child) error {
 	if c.Init {
 		return becomeReaper(c)
 	}
+	logLine(levelDebug, 1, "execve(%q, %q, %q)", c.Argv[0], c.Argv, c.Env) // before it: nobody is here after it
 	err := unix.Exec(string(c.Argv[0]), plainStrings(c.Argv), plainStrings(c.Env))
 	return explainExec(c, sys(err, "execve(%q)", c.Argv[0]))
 }

@@ -45,6 +45,8 @@ type Config struct {
 	Rehearsal  bool     // all of a start but its execve, which is what --check does
 	Terminal   bool     // give the command a terminal of its own
 	Verbose    bool
+	Step       bool
+	LogJSON    bool
 	Quiet      bool
 }
 
@@ -81,18 +83,18 @@ const help = `Usage: sudo barco -m DIR -c CMD [-a ARG]... [options] [-- ARG...]
       --env NAME=VALUE   set a variable in CMD's environment, repeatable
       --workdir PATH     where CMD starts, a path inside DIR (default /)
       --idmap            root inside owns what root owns in DIR
-      --overlay[=SIZE]   what is written goes to memory, and vanishes (default 512m)
-      --read-only        nothing can be written, but to a /tmp in memory
+      --overlay[=SIZE]   what is written goes to memory, and vanishes (default 512m);
+      --read-only        or DIR cannot be written, and /tmp is in memory
       --bind SRC:DST[:ro]  show the host's SRC as DST, repeatable
-      --memory SIZE      at most so much memory: 512m, 1G, max (default 1G)
-      --cpu-weight N     share of a busy processor, 1 to 10000 (default 256)
-      --pids N           at most so many processes and threads, or max (default 64)
+      --memory SIZE  --cpu-weight N  --pids N   limits: 512m, 1G or max (default 1G);
+                         1 to 10000 (256); processes and threads, or max (64)
       --cap-add NAME     keep one more capability, such as CAP_NET_ADMIN, repeatable
       --no-new-privs     set-user-ID programs of DIR gain nothing
       --skip LAYER       leave out userns, mounts, pid, ipc, net, uts, cgroup, caps,
                          seccomp, or a part of it: seccomp:GROUP; repeatable
-  -v, --verbose  -q, --quiet   narrate every system call; say nothing but errors
-      --check  --help  --version  --check says whether this machine is able
+  -v, --verbose  --step  narrate every system call, and its effect; stop before each step
+  -q, --quiet  --log-format json   say nothing but errors; one object a line
+      --check  --help  --version   --check says whether this machine is able
 Example: sudo barco -m / -c /bin/sh -a -c -a 'id; hostname'`
 
 // parseCommandLine turns barco's arguments into a Config; config and error are both nil when there is nothing to run.
@@ -130,6 +132,8 @@ func parseCommandLine(args []string) (*Config, error) {
 	flags.Func("skip", "", func(s string) (err error) { config.Skip, err = appendLayer(config.Skip, s); return err })
 	flags.BoolVarP(&config.Terminal, "tty", "t", isTerminal(0) && isTerminal(1), "")
 	flags.BoolVarP(&config.Verbose, "verbose", "v", false, "")
+	flags.BoolVar(&config.Step, "step", false, "")
+	flags.Func("log-format", "", func(s string) (err error) { config.LogJSON, err = parseLogFormat(s); return err })
 	flags.BoolVarP(&config.Quiet, "quiet", "q", false, "")
 	wantHelp := flags.BoolP("help", "h", false, "")
 	wantCheck := flags.Bool("check", false, "")
@@ -149,10 +153,18 @@ func parseCommandLine(args []string) (*Config, error) {
 	case *wantCheck:
 		config.Check = true
 		return config, nil
+	case len(positional) > 0 && afterDashes != 0 && flags.Changed("overlay") && looksLikeSize(positional[0]):
+		return nil, refuse("--overlay %s: takes its size after a =, --overlay=%s", positional[0], positional[0])
 	case len(positional) > 0 && afterDashes != 0:
 		return nil, refuse("%q is not a flag: an argument for the command goes after -a, or after --", positional[0])
 	case config.Verbose && config.Quiet:
 		return nil, refuse("-v, --verbose and -q, --quiet exclude each other")
+	case config.Step && config.Quiet:
+		return nil, refuse("--step and -q, --quiet exclude each other")
+	case config.Step && config.LogJSON:
+		return nil, refuse("--step and --log-format json exclude each other: the one is for people, the other for programs")
+	case config.Step && !(isTerminal(0) && isTerminal(2)):
+		return nil, refuse("--step: standard input and error are not a terminal, where somebody could hit Enter")
 	case config.Terminal && !(isTerminal(0) && isTerminal(1)):
 		return nil, refuse("-t, --tty: standard input and output are not a terminal")
 	case flags.Changed("tty") && config.Terminal && config.skips("mounts"):
@@ -171,7 +183,7 @@ func parseCommandLine(args []string) (*Config, error) {
 		return nil, err
 	}
 	config.chooseIDs()
-	if err := config.senseless(); err != nil {
+	if err := config.senseless(flags.Changed("hostname")); err != nil {
 		return nil, err
 	}
 	var owner unix.Stat_t
@@ -187,21 +199,32 @@ func parseCommandLine(args []string) (*Config, error) {
 		}
 	}
 	config.Terminal = config.Terminal && !config.skips("mounts") // it comes from a devpts of the container's own
-	logLevel = config.logLevel()
+	config.startLog()
 	return config, nil
 }
 
 // senseless refuses what cannot be had together.
-func (config *Config) senseless() error {
+func (config *Config) senseless(named bool) error {
 	tree := map[string]bool{"--idmap": config.IDMap, "--overlay": config.Overlay.Max > 0, "--read-only": config.ReadOnly, "--bind": config.Binds != nil}
 	for _, flag := range slices.Sorted(maps.Keys(tree)) {
 		if tree[flag] && config.skips("mounts") {
 			return refuse("%s and --skip mounts exclude each other: without a mount namespace there is no tree to change", flag)
 		}
 	}
+	parts := func(s string) bool { return strings.HasPrefix(s, "seccomp:") }
 	switch {
-	case config.IDMap && config.Root == "/":
-		return refuse("--idmap and -m / exclude each other: root inside would own what root owns on this host, /etc/shadow for one")
+	case config.IDMap && isHosts(string(config.Root)):
+		return refuse("--idmap and -m %s exclude each other: root inside would own what root owns on this host, /etc/shadow for one", config.Root)
+	case config.skips("cgroup") && (config.Memory.Asked || config.Weight.Asked || config.Pids.Asked):
+		return refuse("--skip cgroup excludes --memory, --cpu-weight and --pids: nothing would enforce them")
+	case config.skips("caps") && config.CapAdd != nil:
+		return refuse("--skip caps and --cap-add exclude each other: all capabilities are kept already")
+	case config.skips("uts") && named:
+		return refuse("--skip uts and --hostname exclude each other: the name is the host's")
+	case config.skips("seccomp") && slices.ContainsFunc(config.Skip, parts):
+		return refuse("--skip seccomp and --skip seccomp:GROUP exclude each other: all groups are left out already")
+	case config.skips("userns") && config.UID != 0 && !config.OneID:
+		return refuse("--skip userns and -u %d exclude each other: who is root no more cannot drop capabilities and load the filter", config.UID)
 	case config.IDMap && config.skips("userns"):
 		return refuse("--idmap and --skip userns exclude each other: without a user namespace there is no map to shift by")
 	case config.IDMap && config.OneID:
@@ -212,6 +235,18 @@ func (config *Config) senseless() error {
 		return refuse("--init and --skip pid exclude each other: an init is process 1 of a pid namespace")
 	}
 	return nil
+}
+
+// isHosts says whether DIR is the host's own tree, by whatever name, or a directory of it that no container should own.
+func isHosts(root string) bool {
+	var stat, top unix.Stat_t
+	same := unix.Stat(root, &stat) == nil && unix.Stat("/", &top) == nil && stat.Dev == top.Dev && stat.Ino == top.Ino
+	return same || slices.Contains(strings.Fields("/bin /boot /etc /home /lib /lib32 /lib64 /opt /root /run /sbin /srv /tmp /usr /var"), root)
+}
+
+func looksLikeSize(s string) bool {
+	_, err := parseMemory(s)
+	return err == nil
 }
 
 // usageError says what is wrong with a flag in one line.
@@ -311,6 +346,13 @@ func parseInsidePath(s string) (bytesText, error) {
 	return bytesText(s), nil
 }
 
+func parseLogFormat(s string) (json bool, err error) {
+	if s != "text" && s != "json" {
+		return false, errors.New("takes text or json")
+	}
+	return s == "json", nil
+}
+
 // parseOverlay reads the size of an overlay.
 func parseOverlay(s string) (limit, error) {
 	size, err := parseMemory(s)
@@ -330,14 +372,6 @@ func appendBind(binds []bind, s string) ([]bind, error) {
 	resolved, err := resolvePath(source)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
-	}
-	target = filepath.Clean(target)
-	top, _, _ := strings.Cut(target[1:], "/")
-	if slices.Contains([]string{"", "proc", "sys", "dev"}, top) {
-		return nil, fmt.Errorf("%s is made by barco itself, and no place for a bind", target)
-	}
-	if slices.ContainsFunc(binds, func(b bind) bool { return string(b.Target) == target }) {
-		return nil, fmt.Errorf("%s has a bind already", target)
 	}
 	return append(binds, bind{bytesText(resolved), bytesText(target), readOnly}), nil
 }

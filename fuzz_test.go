@@ -23,13 +23,13 @@ func oneLine(t *testing.T, text string) {
 }
 
 func FuzzCommandLine(f *testing.F) {
-	for _, args := range []string{"-m\x00/\x00-c\x00/bin/sh", "-m/\x00-c/x\x00--memory=1g\x00-a\x00\x00-u65535", "-u", "--", "--\x00x", "--pids=99999999999999999999", "-m\x00/\x00-c\x00/x\x00--env\x00A=\xff\x00--workdir=/..", "--skip=seccomp:", "--\n", "-\x1b", "-q=\x07", "--memory=9223372036854775807t"} {
+	for _, args := range []string{"-m\x00/\x00-c\x00/bin/sh", "-m/\x00-c/x\x00--memory=1g\x00-a\x00\x00-u65535", "-u", "--", "--\x00x", "--pids=99999999999999999999", "-m\x00/\x00-c\x00/x\x00--env\x00A=\xff\x00--workdir=/..", "--skip=seccomp:", "--\n", "-\x1b", "-q=\x07", "--memory=9223372036854775807t", "-m\x00/tmp\x00-c\x00/x\x00--bind=/etc:/mnt:ro\x00--overlay=1m\x00--hostname=a", "--bind=:::\x00--overlay=max"} {
 		f.Add(args)
 	}
 	f.Fuzz(func(t *testing.T, joined string) {
 		defer func(before level) { logLevel = before }(logLevel)
 		args := slices.DeleteFunc(strings.Split(joined, "\x00"), func(arg string) bool { // these print a page
-			return strings.HasPrefix(arg, "-") && strings.ContainsAny(arg, "h") || strings.HasPrefix(arg, "--ver")
+			return strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "--") && strings.Contains(arg, "h") || strings.HasPrefix(arg, "--help") || strings.HasPrefix(arg, "--version")
 		})
 		config, err := parseCommandLine(args)
 		switch {
@@ -45,7 +45,7 @@ func FuzzCommandLine(f *testing.F) {
 
 // A child that says anything at all: the parent comes to an end, believes only what was due, and prints only text.
 func FuzzMessagesFromChild(f *testing.F) {
-	for _, packets := range []string{"\x00m", "\x00l\"a line\"\x01\x00m", "\x00l\"\\u001b]0;title\"", "\x00f{\"Step\":\"a\\nb\",\"Status\":7}", "\x00f[]", "\x01l\"first \x01\x00lsecond\"", "\x00t", "x", "\x00c{}", "\x00x\x01\x00m", "\x01m", "\x00\x00"} {
+	for _, packets := range []string{"\x00m", "\x00l{\"level\":\"info\",\"text\":\"a line\"}\x01\x00m", "\x00l{\"text\":\"\\u001b]0;title\",\"where\":\"\\n\",\"step\":\"setHostname\"}", "\x00l{\"level\":7}", "\x00f{\"Step\":\"a\\nb\",\"Status\":7}", "\x00f[]", "\x01l\"first \x01\x00lsecond\"", "\x00t", "x", "\x00c{}", "\x00x\x01\x00m", "\x01m", "\x00\x00"} {
 		f.Add(packets, false)
 		f.Add(packets, true)
 	}
@@ -69,8 +69,9 @@ func FuzzMessagesFromChild(f *testing.F) {
 			unix.Sendmsg(pair[1], []byte(packet), control, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		}
 		unix.Close(pair[1])
-		defer func(sink func(string), l level) { logSink, logLevel = sink, l }(logSink, logLevel)
-		logSink = func(line string) { oneLine(t, line) }
+		defer func(write func(string), color bool) { writeLog, logColor = write, color }(writeLog, logColor)
+		logColor = false
+		writeLog = func(line string) { oneLine(t, line) }
 		c := &container{socket: socket(pair[0]), config: &Config{Terminal: rights}, process: gone.Process}
 		err = c.expect(messageMapIDs)
 		if err != nil {
@@ -124,6 +125,7 @@ func FuzzMountinfo(f *testing.F) {
 	f.Add(" - cgroup2 \n - \n\n1 2 3 4  - cgroup2 ", "/")
 	f.Fuzz(func(t *testing.T, text, path string) {
 		cgroup2MountPoint(text)
+		mountedBelow(path, text)
 		escaped := strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`).Replace(path) // as the kernel does
 		if got := cgroup2MountPoint("22 27 0:21 / /proc rw - proc proc rw\n35 24 0:30 / " + escaped + " rw,relatime shared:9 - cgroup2 none rw\n"); got != path {
 			t.Errorf("%q became %q", path, got)

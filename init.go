@@ -24,6 +24,7 @@ func becomeReaper(c *child) error {
 	if _, err := unix.FcntlInt(uintptr(c.socket), unix.F_SETFD, 0); err != nil {
 		return sys(err, "fcntl(%d, F_SETFD, 0)", c.socket)
 	}
+	logLine(levelDebug, 1, `execve("/proc/self/exe", [%q])`, reaperName)
 	err := unix.Exec("/proc/self/exe", []string{reaperName}, []string{"GOTRACEBACK=none", "GOMAXPROCS=1"})
 	return sys(err, "execve(%q)", "/proc/self/exe")
 }
@@ -43,6 +44,7 @@ func reaperMain() {
 	}
 	unix.Close(int(childSocket)) // end of file: the command runs
 	go func() {
+		defer lastWords()
 		for s := range signals {
 			if s := s.(unix.Signal); s != unix.SIGCHLD && s != unix.SIGURG { // SIGURG is how Go's runtime calls its threads
 				unix.Kill(pid, s)

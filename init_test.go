@@ -63,7 +63,7 @@ func TestEverySignal(t *testing.T) {
 			t.Errorf("%v: %+v", s, r)
 		}
 	}
-	for _, s := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1} { // sent to barco
+	for _, s := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGALRM} { // sent to barco
 		cmd := command("-q", "-m", root, "--init", "-c", "/bin/sh", "--", "-c", "echo ready; exec sleep 1000")
 		start(t, cmd)
 		must(t, cmd.Process.Signal(s))

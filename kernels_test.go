@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,6 +59,10 @@ var situations = map[string]func() error{
 	"a tmpfs below DIR": func() error {
 		return errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
 			unix.Mount("below", os.Getenv(belowVariable), "tmpfs", 0, "mode=1777"))
+	},
+	"/ below DIR": func() error {
+		return errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			unix.Mount("/", os.Getenv(belowVariable), "", unix.MS_BIND, ""))
 	},
 	"processes above": func() error { // as in a container that sees its own cgroup as the top of the tree
 		return errors.Join(unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_NEWCGROUP), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
@@ -519,7 +522,7 @@ func TestNested(t *testing.T) {
 		t.Errorf("with openat2: %+v", r)
 	}
 	skip := []string{"--skip", "seccomp", "--cap-add", "SYS_ADMIN"}
-	if r := barco(t, append(slices.Clone(skip), args...)...); r.status != statusBarcoFailed || !strings.Contains(r.stderr, "mount too revealing") {
+	if r := barco(t, append(skip, args[2:]...)...); r.status != statusBarcoFailed || !strings.Contains(r.stderr, "mount too revealing") {
 		t.Errorf("with more powers: %+v", r)
 	}
 }

@@ -2,7 +2,8 @@
 //
 // Start here: run, below, is the whole story as barco itself (the parent) lives it. The other half of it, what the
 // container (the child) does before it becomes the command, is childStory in container.go. Every file after these two
-// holds one kernel feature, or one lesson: hostname.go mounts.go proc.go dev.go console.go network.go userns.go caps.go seccomp.go exec.go cgroups.go signals.go.
+// holds one kernel feature, or one lesson: conversation.go hostname.go mounts.go proc.go rootfs.go userns.go dev.go console.go network.go
+// caps.go seccomp.go exec.go init.go cgroups.go signals.go.
 package main
 
 import (
@@ -28,12 +29,7 @@ const (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	defer func() {
-		if bug := recover(); bug != nil { // whoever runs a container is owed a sentence, not a stack of ours
-			fmt.Fprintf(os.Stderr, "barco: internal error: %v\n", bug)
-			os.Exit(statusBarcoFailed)
-		}
-	}()
+	defer lastWords()
 	switch os.Args[0] {
 	case initName:
 		childMain() // we are the child: the clone of the process below
@@ -62,9 +58,20 @@ func main() {
 	os.Exit(status)
 }
 
+// lastWords is deferred in every goroutine: whoever runs a container is owed a sentence, not a stack of ours, and their terminal.
+func lastWords() {
+	if bug := recover(); bug != nil {
+		restoreTerminals()
+		fmt.Fprintf(os.Stderr, "barco: internal error: %v\n", bug)
+		os.Exit(statusBarcoFailed)
+	}
+}
+
 // run starts the container that config describes, and returns the command's exit status once all of it is gone.
-func run(config *Config, signals <-chan os.Signal) (status int, err error) {
-	defer keepTerminals()()
+func run(config *Config, signals chan os.Signal) (status int, err error) {
+	keepTerminals()
+	defer restoreTerminals()
+	config.watch(os.Getpid(), nil, signals)
 	announce(config)
 	group, err := makeCgroup(config) // before the clone: the child is born in it
 	if err != nil {
@@ -87,7 +94,7 @@ func run(config *Config, signals <-chan os.Signal) (status int, err error) {
 	}
 	defer func() { err = container.stop(err) }() // whatever goes wrong from here on, the child does not outlive it
 
-	if err := container.expect(messageMapIDs); err != nil { // by now the child has hostname, mounts and root
+	if err := container.expect(messageMapIDs); err != nil { // by now the child has its host name, and most often its root
 		return 0, err
 	}
 	if err := group.limit(config); err != nil { // before the command: it never runs a moment without its limits

@@ -318,6 +318,22 @@ func TestMounts(t *testing.T) {
 	equal(t, "/..", inside(t, root, "cd /../..; echo *"), "bin dev proc sys\n")
 }
 
+// What Docker masks in its default containers, and what it makes read-only (moby, daemon/pkg/oci and oci/defaults.go).
+func TestMaskedLikeDocker(t *testing.T) {
+	for _, path := range strings.Fields("/proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug /proc/scsi /proc/timer_list /proc/timer_stats /sys/devices/virtual/powercap /sys/firmware") {
+		if !slices.Contains(masked, path) {
+			t.Errorf("%s is not masked", path)
+		}
+	}
+	for _, path := range strings.Fields("/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger") {
+		if !slices.Contains(readOnly, path) {
+			t.Errorf("%s is not read-only", path)
+		}
+	}
+	got := inside(t, busyboxRoot(t), "for d in /sys/devices/system/cpu/cpu*/thermal_throttle/*; do [ ! -e $d ] || echo $d; done")
+	equal(t, "thermal_throttle", got, "")
+}
+
 func TestMaskedAndReadOnly(t *testing.T) {
 	for name, root := range roots(t) {
 		t.Run(name, func(t *testing.T) {
@@ -545,8 +561,13 @@ func TestSignals(t *testing.T) {
 
 // kill -9 of barco ends the container, and the next barco removes its cgroup.
 func TestKilledBarco(t *testing.T) {
+	t.Run("the command as process 1", func(t *testing.T) { killedBarco(t) })
+	t.Run("with --init", func(t *testing.T) { needStatic(t); killedBarco(t, "--init") })
+}
+
+func killedBarco(t *testing.T, args ...string) {
 	root := busyboxRoot(t)
-	cmd := command("-q", "-m", root, "-u", "1000", "-c", "/bin/sh", "--", "-c", "sleep 1000 & echo ready; sleep 1000")
+	cmd := command(append(args, "-q", "-m", root, "-u", "1000", "-c", "/bin/sh", "--", "-c", "sleep 1000 & echo ready; sleep 1000")...)
 	start(t, cmd)
 	pid := childOf(t, cmd.Process.Pid)
 	pidfd, err := unix.PidfdOpen(pid, 0)
@@ -632,6 +653,7 @@ func TestBadCommandLine(t *testing.T) {
 		{"-q=maybe", `-q, --quiet "maybe": takes true or false`},
 		{"-t|-m|/|-c|/bin/sh", "-t, --tty: standard input and output are not a terminal"},
 		{"-u|1000|--cap-add|NET_ADMIN|-m|/|-c|/bin/sh", "--cap-add and -u 1000 exclude each other"},
+		{"--workdir|../../..|-m|/|-c|/bin/sh", `--workdir "../../..": takes an absolute path inside the container`},
 		{"--skip|pid|--skip|cgroup|-m|/|-c|/bin/sh|-q", "--skip pid and --skip cgroup exclude each other"},
 		{"-m|/no/such/dir|-c|/bin/sh", `-m, --mnt "/no/such/dir": takes a directory: no such file or directory (ENOENT)`},
 		{"-m|" + file + "|-c|/bin/sh", `takes a directory: not a directory (ENOTDIR)`},
@@ -915,7 +937,7 @@ func TestLimits(t *testing.T) {
 			if asked.status != statusBarcoFailed || !strings.Contains(asked.stderr, "barco: cgroup: "+test.file+" cannot be enforced: ") {
 				t.Errorf("the limit cannot be enforced here, and still: %+v", asked)
 			}
-			if r := barco(t, append([]string{test.flag, test.value, "--skip", "cgroup"}, args...)...); r.status == 0 || !strings.Contains(r.stderr, "LEFT OUT") {
+			if r := barco(t, "-m", root, "-c", "/bin/true", "--skip", "cgroup"); r.status != 0 || !strings.Contains(r.stderr, "LEFT OUT, as --skip asks: cgroup. Now nothing limits") {
 				t.Errorf("--skip cgroup: %+v", r)
 			}
 		})

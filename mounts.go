@@ -27,7 +27,7 @@ func makeMountPoints(config *Config) (remove func(), err error) {
 		return func() {}, nil
 	}
 	root, err := unix.Openat2(unix.AT_FDCWD, string(config.Root), &unix.OpenHow{Flags: unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
-	if err := sys(err, "openat2(AT_FDCWD, %q, {O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS})", config.Root); err != nil {
+	if err := sys(err, "openat2(AT_FDCWD, %q, {O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS}) = %d", config.Root, root); err != nil {
 		return nil, in("mount points", err)
 	}
 	// Each barco holds a shared lock on its DIR: to remove a directory that another one has mounted on would detach its mount.
@@ -89,13 +89,14 @@ func bindRoot(c *child) error {
 			return err
 		}
 	}
-	if !c.rootFromParent() {
-		root, err := unix.Openat2(unix.AT_FDCWD, string(c.Root), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
-		if err := sys(err, "openat2(AT_FDCWD, %q, {O_PATH|O_DIRECTORY|O_CLOEXEC, RESOLVE_NO_SYMLINKS})", c.Root); err != nil {
+	var err error
+	if c.OneID { // now, while /proc and /sys are what they are called
+		if c.binds, err = cloneBinds(&c.Config); err != nil {
 			return err
 		}
-		defer unix.Close(root)
-		if c.root, err = cloneMount(root, ""); err != nil {
+	}
+	if !c.rootFromParent() {
+		if c.root, err = cloneTree(string(c.Root), unix.O_DIRECTORY); err != nil {
 			return err
 		}
 		if c.Overlay.Max > 0 {
@@ -146,38 +147,53 @@ const harmless = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATT
 // newMount makes a new filesystem, mounted nowhere yet (fsopen(2), fsconfig(2), fsmount(2)). Options come in pairs, key and value; a flag's value is empty.
 func newMount(fstype string, attributes int, options ...string) (mount int, err error) {
 	context, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
-	if err := sys(err, "fsopen(%q, FSOPEN_CLOEXEC)", fstype); err != nil {
+	if err := sys(err, "fsopen(%q, FSOPEN_CLOEXEC) = %d", fstype, context); err != nil {
 		return -1, err
 	}
 	defer unix.Close(context)
 	options = append([]string{"source", fstype}, options...) // what the first column of mount(8) shows
 	for ; len(options) > 0; options = options[2:] {
 		if options[1] == "" {
-			err = sys(unix.FsconfigSetFlag(context, options[0]), "fsconfig(%d %s, FSCONFIG_SET_FLAG, %q)", context, fstype, options[0])
+			err = sys(unix.FsconfigSetFlag(context, options[0]), "fsconfig(%d<%s>, FSCONFIG_SET_FLAG, %q)", context, fstype, options[0])
 		} else {
-			err = sys(unix.FsconfigSetString(context, options[0], options[1]), "fsconfig(%d %s, FSCONFIG_SET_STRING, %q, %q)", context, fstype, options[0], options[1])
+			err = sys(unix.FsconfigSetString(context, options[0], options[1]), "fsconfig(%d<%s>, FSCONFIG_SET_STRING, %q, %q)", context, fstype, options[0], options[1])
 		}
 		if err != nil {
 			return -1, err
 		}
 	}
-	if err := sys(unix.FsconfigCreate(context), "fsconfig(%d %s, FSCONFIG_CMD_CREATE)", context, fstype); err != nil {
+	if err := sys(unix.FsconfigCreate(context), "fsconfig(%d<%s>, FSCONFIG_CMD_CREATE)", context, fstype); err != nil {
 		return -1, err
 	}
 	mount, err = unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, attributes)
-	return mount, sys(err, "fsmount(%d %s, FSMOUNT_CLOEXEC, %s)", context, fstype, attrNames(attributes))
+	return mount, sys(err, "fsmount(%d<%s>, FSMOUNT_CLOEXEC, %s) = %d", context, fstype, attrNames(attributes), mount)
 }
+
+// cloneTree makes a bind mount of a host path that is free of symbolic links, and still is: whoever owns a directory above could
+// have put one there meanwhile.
+func cloneTree(path string, flags uint64) (mount int, err error) {
+	tree, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err := sys(err, "openat2(AT_FDCWD, %q, {O_PATH|O_CLOEXEC%s, RESOLVE_NO_SYMLINKS}) = %d", path, directory[flags], tree); err != nil {
+		return -1, err
+	}
+	defer unix.Close(tree)
+	return cloneMount(tree, "")
+}
+
+// directory is how a narrated openat2 shows O_DIRECTORY.
+var directory = map[uint64]string{unix.O_DIRECTORY: "|O_DIRECTORY"}
 
 // cloneMount makes a bind mount of path below dir, with all that is mounted below it, mounted nowhere yet (open_tree(2)).
 func cloneMount(dir int, path string) (mount int, err error) {
 	mount, err = unix.OpenTree(dir, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
-	return mount, sys(err, "open_tree(%v, %q, OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH|AT_RECURSIVE)", at(dir), path)
+	return mount, sys(err, "open_tree(%v, %q, OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH|AT_RECURSIVE) = %d", at(dir), path, mount)
 }
 
-// setMountAttr sets attributes on a mount and on all that is mounted below it (mount_setattr(2)).
+// setMountAttr sets attributes on a mount and on all that is mounted below it (mount_setattr(2)), and makes them private: a clone
+// of one of the host's mounts that are shared is shared with it, and what is mounted on the one appears on the other.
 func setMountAttr(mount int, attributes int) error {
-	err := unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: uint64(attributes)})
-	return sys(err, `mount_setattr(%d, "", AT_EMPTY_PATH|AT_RECURSIVE, {attr_set=%s})`, mount, attrNames(attributes))
+	err := unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: uint64(attributes), Propagation: unix.MS_PRIVATE})
+	return sys(err, `mount_setattr(%d, "", AT_EMPTY_PATH|AT_RECURSIVE, {attr_set=%s, propagation=MS_PRIVATE})`, mount, attrNames(attributes))
 }
 
 // attachAt attaches a mount to an absolute path, in a mount namespace that has no part in the host's.
@@ -211,7 +227,7 @@ func openOrMake(dir int, name string) (int, error) {
 // attachTo attaches a mount to the open file or directory target; name is for the reader.
 func attachTo(mount, target int, name string) error {
 	err := unix.MoveMount(mount, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
-	return sys(err, `move_mount(%d, "", %d %s, "", MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)`, mount, target, name)
+	return sys(err, `move_mount(%d, "", %d<%s>, "", MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)`, mount, target, name)
 }
 
 // openTarget opens the place name below dir where something is to be mounted. It may be neither a symbolic link nor behind
@@ -221,7 +237,7 @@ func openTarget(dir int, name string, kind uint64) (int, error) {
 		Flags:   unix.O_PATH | unix.O_CLOEXEC | kind,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
-	return target, sys(err, "openat2(%d, %q, {O_PATH|O_CLOEXEC%s, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS})", dir, name, map[uint64]string{unix.O_DIRECTORY: "|O_DIRECTORY"}[kind])
+	return target, sys(err, "openat2(%d, %q, {O_PATH|O_CLOEXEC%s, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS}) = %d", dir, name, directory[kind], target)
 }
 
 // attrNames spells out mount attributes.

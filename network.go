@@ -7,7 +7,7 @@ import "golang.org/x/sys/unix"
 func bringUpLoopback(*child) error {
 	info("bringing up lo, the only network interface...")
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) // any socket: it only carries the ioctl
-	if err := sys(err, "socket(AF_INET, SOCK_DGRAM|SOCK_CLOEXEC, 0)"); err != nil {
+	if err := sys(err, "socket(AF_INET, SOCK_DGRAM|SOCK_CLOEXEC, 0) = %d", socket); err != nil {
 		return err
 	}
 	defer unix.Close(socket)

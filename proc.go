@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +14,7 @@ import (
 // newKernelFilesystems makes a /proc, a /sys and a /sys/fs/cgroup, which show the kernel to the container: proc(5), sysfs(5),
 // cgroup_namespaces(7). New ones, because each shows the namespaces of the process that makes it. Child.
 func newKernelFilesystems(c *child) (err error) {
+	info("making a new /proc, /sys and /sys/fs/cgroup...")
 	if c.proc, err = newOrCloned(c, "pid", "proc", "/proc", harmless); err != nil {
 		return err
 	}
@@ -78,6 +80,15 @@ func mountKernelFilesystems(c *child) error {
 	for _, path := range masked {
 		if err := c.cover(path, mask); err != nil {
 			return err
+		}
+	}
+	// How often each processor was too hot tells what others compute.
+	for cpu, found := 0, true; found; cpu++ {
+		path := fmt.Sprintf("devices/system/cpu/cpu%d/thermal_throttle", cpu)
+		if found = unix.Faccessat(c.sysfs, path, unix.F_OK, 0) == nil; found {
+			if err := c.cover("/sys/"+path, mask); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

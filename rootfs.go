@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,12 +22,9 @@ type bind struct {
 	ReadOnly bool
 }
 
-// cloneBinds makes the mounts that --bind asks for, in no tree yet: what only root may enter has to be opened before there is a
-// user namespace. Without root, only the child may make mounts: it calls cloneBind by itself. Parent.
+// cloneBinds makes the mounts that --bind asks for, in no tree yet. The parent does it, as what only root may enter has to be opened
+// before there is a user namespace; without root the child, who alone may make mounts.
 func cloneBinds(config *Config) (mounts []int, err error) {
-	if config.OneID {
-		return nil, nil
-	}
 	for _, b := range config.Binds {
 		mount, err := cloneBind(b)
 		if err != nil {
@@ -36,9 +35,18 @@ func cloneBinds(config *Config) (mounts []int, err error) {
 	return mounts, nil
 }
 
-// sendConfig sends the child what it is to do, and what it cannot open itself. Parent.
-func (c *container) sendConfig(binds []int) error {
-	if err := c.send(messageConfig, c.config); err != nil {
+// sendConfig sends the child what it is to do, and the mounts for --bind. Parent.
+func (c *container) sendConfig() error {
+	if err := c.send(messageConfig, c.config); err != nil || c.config.OneID {
+		return err
+	}
+	binds, err := cloneBinds(c.config)
+	defer func() {
+		for _, mount := range binds {
+			unix.Close(mount)
+		}
+	}()
+	if err != nil {
 		return err
 	}
 	for _, mount := range binds {
@@ -51,7 +59,7 @@ func (c *container) sendConfig(binds []int) error {
 
 // cloneBind makes a bind mount of b's source. Nothing in it is a device or gains privileges: it is the host's. Both.
 func cloneBind(b bind) (mount int, err error) {
-	if mount, err = cloneMount(unix.AT_FDCWD, string(b.Source)); err != nil {
+	if mount, err = cloneTree(string(b.Source), 0); err != nil {
 		return -1, err
 	}
 	attributes := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
@@ -64,20 +72,19 @@ func cloneBind(b bind) (mount int, err error) {
 // attachBinds attaches them to their targets, which may lie behind symbolic links: those are followed as if DIR were / already
 // (openat2(2), RESOLVE_IN_ROOT), so that none leads out of it. Child.
 func attachBinds(c *child) error {
+	var taken []string
 	for i, b := range c.Binds {
 		info("binding %s to %s...", b.Source, b.Target)
-		if c.OneID {
-			mount, err := cloneBind(b)
-			if err != nil {
-				return err
-			}
-			c.binds = append(c.binds, mount)
-		}
 		target, err := unix.Openat2(c.root, string(b.Target), &unix.OpenHow{
 			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 		})
-		err = sys(err, "openat2(%d, %q, {O_PATH|O_CLOEXEC, RESOLVE_IN_ROOT|RESOLVE_NO_MAGICLINKS})", c.root, b.Target)
+		err = sys(err, "openat2(%d, %q, {O_PATH|O_CLOEXEC, RESOLVE_IN_ROOT|RESOLVE_NO_MAGICLINKS}) = %d", c.root, b.Target, target)
 		if err == nil {
+			place := c.insidePath(target)
+			if !c.Config.bindable(place) || slices.Contains(taken, place) {
+				return refuse("--bind: %s leads to %s, which is barco's own, or has a bind already", b.Target, cmp.Or(place, "/"))
+			}
+			taken = append(taken, place)
 			err = attachTo(c.binds[i], target, string(b.Target))
 			unix.Close(target)
 		}
@@ -95,13 +102,27 @@ func attachBinds(c *child) error {
 	return nil
 }
 
+// insidePath returns where in the root an open file is, "" for the root itself. The root is on /proc still, so the kernel's own
+// answer comes from the new proc filesystem. Child.
+func (c *child) insidePath(fd int) string {
+	path := make([]byte, unix.PathMax)
+	n, _ := unix.Readlinkat(c.proc, fmt.Sprintf("self/fd/%d", fd), path)
+	return strings.TrimPrefix(string(path[:max(0, n)]), "/proc")
+}
+
+// bindable says whether a path inside can have a bind: not the root, and nothing in what barco mounts itself.
+func (config *Config) bindable(path string) bool {
+	top, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return top != "" && !slices.Contains(mountPoints, top) && !(config.ReadOnly && top == "tmp")
+}
+
 // sendMapped tells the child that its ids are there. A root that takes powers over the host's filesystems to make, and the ids to
 // make it of, goes along. Parent.
 func (c *container) sendMapped() error {
 	if !c.config.rootFromParent() {
 		return c.send(messageMapped, nil)
 	}
-	root, err := cloneMount(unix.AT_FDCWD, string(c.config.Root))
+	root, err := cloneTree(string(c.config.Root), unix.O_DIRECTORY)
 	if err == nil && c.config.IDMap {
 		err = shiftOwners(root, c.process.Pid)
 	}
@@ -127,18 +148,19 @@ func (config *Config) rootFromParent() bool {
 func shiftOwners(mount, pid int) error {
 	info("shifting owners by the id map...")
 	userns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/user", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err := sys(err, `open("/proc/%d/ns/user", O_RDONLY|O_CLOEXEC)`, pid); err != nil {
+	if err := sys(err, `open("/proc/%d/ns/user", O_RDONLY|O_CLOEXEC) = %d`, pid, userns); err != nil {
 		return err
 	}
 	defer unix.Close(userns)
-	err = unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns)})
-	return sys(err, `mount_setattr(%d, "", AT_EMPTY_PATH|AT_RECURSIVE, {attr_set=MOUNT_ATTR_IDMAP, userns_fd=%d})`, mount, userns)
+	err = unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Propagation: unix.MS_PRIVATE, Userns_fd: uint64(userns)})
+	return sys(err, `mount_setattr(%d, "", AT_EMPTY_PATH|AT_RECURSIVE, {attr_set=MOUNT_ATTR_IDMAP, propagation=MS_PRIVATE, userns_fd=%d})`, mount, userns)
 }
 
 // overlayAside makes the overlay where nobody sees it: in a thread that has a mount namespace of its own, and ends. Parent.
 func overlayAside(lower int, config *Config) (overlay int, err error) {
 	done := make(chan error)
 	go func() {
+		defer lastWords()
 		runtime.LockOSThread() // and never unlocked: the thread ends with this function, and its namespace with it
 		err := sys(unix.Unshare(unix.CLONE_NEWNS), "unshare(CLONE_NEWNS)")
 		if err == nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -198,6 +199,9 @@ func TestBind(t *testing.T) {
 	must(t, os.Mkdir(root+"/srv", 0o755))
 	must(t, os.WriteFile(root+"/one", nil, 0o644))
 	must(t, os.Symlink("/srv", root+"/absolute"))
+	must(t, os.Symlink("/dev", root+"/to-dev"))
+	must(t, os.Symlink("/", root+"/to-root"))
+	must(t, os.Mkdir(root+"/dev/shm", 0o755))
 	must(t, os.Symlink("../../../../srv", root+"/upwards"))
 
 	equal(t, "a directory", inside(t, root, "cat /mnt/file; echo more > /mnt/new; cat /mnt/zero 2>&1; ls /mnt", "--bind", source+":/mnt"),
@@ -215,8 +219,10 @@ func TestBind(t *testing.T) {
 		{source + ":/one", "SRC and DST of a --bind are both directories, or neither is"},
 		{source + "/file:/mnt", "SRC and DST of a --bind are both directories, or neither is"},
 		{source + "/none:/mnt", "no such file or directory"},
-		{source + ":/proc/sys", "/proc/sys is made by barco itself"},
-		{source + ":/", "/ is made by barco itself"},
+		{source + ":/proc", "--bind: /proc leads to /proc, which is barco's own"},
+		{source + ":/", "--bind: / leads to /, which is barco's own"},
+		{source + ":/to-dev/shm", "--bind: /to-dev/shm leads to /dev/shm, which is barco's own"},
+		{source + ":/to-root", "--bind: /to-root leads to /, which is barco's own"},
 		{source + ":mnt", "takes SRC:DST"},
 		{source, "takes SRC:DST"},
 	} {
@@ -225,7 +231,20 @@ func TestBind(t *testing.T) {
 			t.Errorf("--bind %s: %+v", test.bind, r)
 		}
 	}
+	for _, args := range [][]string{{"--bind", source + ":/srv", "--bind", source + ":/absolute"}, {"--read-only", "--bind", source + ":/tmp"}} {
+		if r := barco(t, append(args, "-q", "-m", root, "-c", "/bin/true")...); r.status != statusBarcoFailed || !strings.Contains(r.stderr, "which is barco's own, or has a bind already") {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+	equal(t, "with --init", inside(t, root, "cat /mnt/file", "--init", "--bind", source+":/mnt"), "content\n")
+	status := inside(t, root, "mount | grep ' /mnt '", "--bind", source+":/mnt")
+	if !strings.Contains(status, "nosuid,nodev") {
+		t.Errorf("a bind is mounted %s", status)
+	}
 	must(t, os.Chmod(secret, 0o755))
+	if r := finish(t, asUser(command("-q", "-m", root, "--overlay", "--bind", "/proc/version:/one", "-c", "/bin/cat", "-a", "/one"))); r.stdout != readAll(t, "/proc/version") {
+		t.Errorf("a file of the host's /proc, without root: %+v", r)
+	}
 	r := finish(t, asUser(command("-q", "-m", root, "--bind", source+":/mnt:ro", "-c", "/bin/sh", "--", "-c", "cat /mnt/file; touch /mnt/new")))
 	if r.stdout != "content\n" || !strings.Contains(r.stderr, "Read-only file system") {
 		t.Errorf("without root: %+v", r)
@@ -245,7 +264,13 @@ func TestCombinations(t *testing.T) {
 		{"-m|" + root + "|--init|--skip|pid", "--init and --skip pid exclude each other"},
 		{"-m|" + root + "|--overlay=0", `--overlay "0": takes a size such as 512m`},
 		{"-m|" + root + "|--overlay=max", `--overlay "max": takes a size`},
-		{"-m|" + root + "|--bind|/etc:/mnt|--bind|/bin:/mnt/", `/mnt has a bind already`},
+		{"-m|" + root + "|--overlay|64m", "--overlay 64m: takes its size after a =, --overlay=64m"},
+		{"-m|" + root + "|--skip|cgroup|--pids|9", "--skip cgroup excludes --memory, --cpu-weight and --pids"},
+		{"-m|" + root + "|--skip|caps|--cap-add|NET_ADMIN", "--skip caps and --cap-add exclude each other"},
+		{"-m|" + root + "|--skip|uts|--hostname|x", "--skip uts and --hostname exclude each other"},
+		{"-m|" + root + "|--skip|seccomp|--skip|seccomp:tty", "--skip seccomp and --skip seccomp:GROUP exclude each other"},
+		{"-m|" + root + "|--skip|userns|-u|1000", "--skip userns and -u 1000 exclude each other"},
+		{"-m|/etc|--idmap", "--idmap and -m /etc exclude each other"},
 	} {
 		r := barco(t, append(strings.Split(test.args, "|"), "-c", "/bin/true")...)
 		if r.status != statusBarcoFailed || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, test.want) {
@@ -254,6 +279,55 @@ func TestCombinations(t *testing.T) {
 	}
 	if r := finish(t, asUser(command("-m", root, "--idmap", "-c", "/bin/true"))); r.status != statusBarcoFailed || !strings.Contains(r.stderr, "--idmap needs root") {
 		t.Errorf("--idmap without root: %+v", r)
+	}
+}
+
+// On a host whose mounts are shared, as systemd makes them, none of the container's appears outside, and none of the host's inside.
+func TestSharedMounts(t *testing.T) {
+	root := rootsTree(t)
+	must(t, os.Mkdir(root+"/mnt", 0o755))
+	source := t.TempDir()
+	exe, err := os.Executable()
+	must(t, err)
+	for _, args := range []string{"", "--idmap", "--overlay", "--idmap --overlay", "--read-only", "--bind " + source + ":/mnt", "--idmap --bind " + source + ":/mnt"} {
+		cmd := command()
+		cmd.Path, err = exec.LookPath("unshare")
+		must(t, err)
+		cmd.Args = []string{"unshare", "-m", "sh", "-c", `
+			mount --make-rshared / && mount -t tmpfs shared "$1" && mount --make-shared "$1" || exit 1
+			before=$(cat /proc/self/mountinfo)
+			shift
+			"$@" -q -m "$root" -c /bin/cat -a /proc/self/mountinfo || exit 1
+			[ "$(cat /proc/self/mountinfo)" = "$before" ] || { echo left behind; cat /proc/self/mountinfo; }`, "sh", source, exe}
+		cmd.Args = append(cmd.Args, strings.Fields(args)...)
+		cmd.Env = append(cmd.Env, "root="+root)
+		if r := finish(t, cmd); r.status != 0 || strings.Contains(r.stdout, "left behind") || strings.Contains(r.stdout, "shared:") || strings.Contains(r.stdout, "master:") {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+}
+
+// A directory above DIR that is somebody else's: they put a link in DIR's place, and it is not followed.
+func TestLinkInPlaceOfTheRoot(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(dir+"/target", 0o755))
+	must(t, os.Symlink("target", dir+"/root"))
+	if mount, err := cloneTree(dir+"/root", unix.O_DIRECTORY); err == nil {
+		unix.Close(mount)
+		t.Error("the link was followed")
+	} else if !errors.Is(err, unix.ELOOP) {
+		t.Error(err)
+	}
+}
+
+// The host's tree by another name is still the host's.
+func TestIDMapOfTheHostsTree(t *testing.T) {
+	cmd := inSituation("/ below DIR", "-q", "--idmap", "-c", "/bin/true")
+	below := t.TempDir()
+	cmd.Args = append(cmd.Args, "-m", below)
+	cmd.Env = append(cmd.Env, belowVariable+"="+below)
+	if r := finish(t, cmd); r.status != statusBarcoFailed || !strings.Contains(r.stderr, "--idmap and -m "+below+" exclude each other") {
+		t.Errorf("%+v", r)
 	}
 }
 

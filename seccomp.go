@@ -250,17 +250,17 @@ func loadSeccomp(c *child) error {
 // buildFilter turns the denylist into a libseccomp filter, less the groups in skip.
 func buildFilter(skip []string) (filter *libseccomp.ScmpFilter, rules int, err error) {
 	filter, err = libseccomp.NewFilter(libseccomp.ActAllow)
-	if err := sys(err, "seccomp_init(SCMP_ACT_ALLOW)"); err != nil {
-		return nil, 0, err
+	if err != nil {
+		return nil, 0, failed(err, "seccomp_init(SCMP_ACT_ALLOW)")
 	}
 	// The filter knows this machine's own system calls. i386's and x32's have other numbers, so who uses those is killed, the whole process.
-	if err := sys(filter.SetBadArchAction(libseccomp.ActKillProcess), "seccomp_attr_set(SCMP_FLTATR_ACT_BADARCH)"); err != nil {
-		return nil, 0, err
+	if err := filter.SetBadArchAction(libseccomp.ActKillProcess); err != nil {
+		return nil, 0, failed(err, "seccomp_attr_set(SCMP_FLTATR_ACT_BADARCH)")
 	}
 	// no_new_privs (prctl(2)) stays off, as in Docker: with it, su and sudo inside would stop working. Setting it is the price of
 	// loading a filter without CAP_SYS_ADMIN, which we still have.
-	if err := sys(filter.SetNoNewPrivsBit(false), "seccomp_attr_set(SCMP_FLTATR_CTL_NNP)"); err != nil {
-		return nil, 0, err
+	if err := filter.SetNoNewPrivsBit(false); err != nil {
+		return nil, 0, failed(err, "seccomp_attr_set(SCMP_FLTATR_CTL_NNP)")
 	}
 	for _, g := range denylist {
 		if slices.Contains(skip, "seccomp:"+g.name) {
@@ -284,23 +284,26 @@ func (call *call) add(filter *libseccomp.ScmpFilter, refusal libseccomp.ScmpActi
 	number := libseccomp.ScmpSyscall(call.number)
 	if call.number == 0 {
 		if number, err = libseccomp.GetSyscallFromName(call.name); err != nil {
-			return 0, sys(err, "seccomp_syscall_resolve_name(%q)", call.name)
+			return 0, failed(err, "seccomp_syscall_resolve_name(%q)", call.name)
 		}
 	}
 	if call.when == nil {
-		return 1, sys(filter.AddRule(number, refusal), "seccomp_rule_add(%s)", call.name)
+		if err := filter.AddRule(number, refusal); err != nil {
+			return 0, failed(err, "seccomp_rule_add(%s)", call.name)
+		}
+		return 1, nil
 	}
 	for _, condition := range call.when {
 		var tests []libseccomp.ScmpCondition
 		for _, t := range condition {
 			test, err := libseccomp.MakeCondition(t.argument, libseccomp.CompareMaskedEqual, t.mask, t.value)
 			if err != nil {
-				return 0, sys(err, "SCMP_CMP(%d, SCMP_CMP_MASKED_EQ, %#x, %#x)", t.argument, t.mask, t.value)
+				return 0, failed(err, "SCMP_CMP(%d, SCMP_CMP_MASKED_EQ, %#x, %#x)", t.argument, t.mask, t.value)
 			}
 			tests = append(tests, test)
 		}
-		if err := sys(filter.AddRuleConditional(number, refusal, tests), "seccomp_rule_add(%s, %v)", call.name, condition); err != nil {
-			return 0, err
+		if err := filter.AddRuleConditional(number, refusal, tests); err != nil {
+			return 0, failed(err, "seccomp_rule_add(%s, %v)", call.name, condition)
 		}
 	}
 	return len(call.when), nil

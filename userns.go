@@ -87,7 +87,8 @@ func becomeOwner(c *child) {
 	}
 	unix.SetfsgidRetGid(owner)
 	unix.SetfsuidRetUid(owner) // these two report nothing; did they fail, so would making the first file
-	sys(nil, "setfsgid(%d), setfsuid(%d)", owner, owner)
+	sys(nil, "setfsgid(%d)", owner)
+	sys(nil, "setfsuid(%d)", owner)
 }
 
 // becomeUser takes on the ids that the command will have, and none of the groups that barco was started with

@@ -40,7 +40,7 @@ rm -rf "$root"
 mkdir -p "$root/bin" "$root/etc" "$root/new"
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$work/barco.test" "$root/bin/barco.test"
-cp -r testdata "$root/testdata"
+cp -r testdata docs "$root"
 for module in overlay loop; do # in Debian's kernel these are modules; in another they may be built in
 	find "$(dirname "$kernel")/../lib/modules" -name "$module.ko" -exec cp {} "$root" \; 2>/dev/null || true
 done
@@ -51,7 +51,7 @@ echo root:x:0: >"$root/etc/group"
 cat >"$root/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox mount -t tmpfs -o size=75% root /new
-/bin/busybox cp -a /bin /etc /testdata /new
+/bin/busybox cp -a /bin /etc /testdata /docs /new
 for module in overlay loop; do [ ! -e /$module.ko ] || /bin/busybox insmod /$module.ko; done
 /bin/busybox mkdir -m 1777 /new/tmp
 /bin/busybox mkdir /new/proc /new/sys /new/dev /new/root /new/sbin
