@@ -27,13 +27,21 @@ import (
 
 const runAsBarco = "BARCO_TEST_RUN_AS_BARCO"
 
+// tortureVariable says what is to happen to a barco; torment, which is for x86-64 alone, sees to it.
+const tortureVariable = "BARCO_TEST_TORTURE"
+
+var torment func(blow string)
+
+// mainBegins is the argument of a system call that says so: TestMain closes a descriptor that there is not.
+const mainBegins = 0x6261726b
+
 func TestMain(m *testing.M) {
 	if what := os.Getenv(probeVariable); what != "" {
 		probe(what)
 		return
 	}
 	if blow := os.Getenv(tortureVariable); blow != "" {
-		traceBarco(blow)
+		torment(blow)
 		return
 	}
 	if parent := os.Getenv(runAsBarco) != ""; parent || os.Args[0] == initName || os.Args[0] == reaperName {

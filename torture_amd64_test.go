@@ -51,10 +51,7 @@ type outcome struct {
 // tortureHangs is how long a case may take before it is taken for one that never ends.
 const tortureHangs = 30 * time.Second
 
-const tortureVariable = "BARCO_TEST_TORTURE"
-
-// mainBegins is the argument of a system call that says so: TestMain closes a descriptor that there is not.
-const mainBegins = 0x6261726b
+func init() { torment = traceBarco }
 
 // A tracer follows a barco and all that comes of it.
 type tracer struct {
