@@ -262,8 +262,8 @@ func (group *cgroup) limit(config *Config) error {
 		if c.name == "memory" {
 			// Without swap.max a limit on memory is one on how soon the container swaps. With oom.group the kernel ends all of the
 			// container, not the process that it likes least. Not every kernel has them.
-			for file, text := range map[string]string{"memory.swap.max": "0", "memory.oom.group": "1"} {
-				if err := writeExisting(group.dir, file, text); err != nil && !errors.Is(err, unix.ENOENT) {
+			for _, setting := range [][2]string{{"memory.swap.max", "0"}, {"memory.oom.group", "1"}} {
+				if err := writeExisting(group.dir, setting[0], setting[1]); err != nil && !errors.Is(err, unix.ENOENT) {
 					return in("cgroup", err)
 				}
 			}
