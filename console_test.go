@@ -92,6 +92,14 @@ func (s *screen) end() int {
 	return s.cmd.ProcessState.ExitCode()
 }
 
+// endsWith waits for the command's end, which must have that status.
+func (s *screen) endsWith(status int) {
+	s.t.Helper()
+	if got := s.end(); got != status {
+		s.t.Errorf("status %d, want %d", got, status)
+	}
+}
+
 func (s *screen) settings() *unix.Termios {
 	s.t.Helper()
 	settings, err := unix.IoctlGetTermios(int(s.terminal.Fd()), unix.TCGETS)
@@ -127,9 +135,7 @@ func TestShellOnATerminal(t *testing.T) {
 			s.waitFor("42")
 			s.typeText("(exit 3)\r")
 			s.typeText("exit\r")
-			if status := s.end(); status != 3 {
-				t.Errorf("status %d", status)
-			}
+			s.endsWith(3)
 			for _, complaint := range []string{"job control", "can't access tty", "cannot set terminal", "tty process group"} {
 				if strings.Contains(s.text.String(), complaint) {
 					t.Errorf("the shell complains: %s", s.text.String())
@@ -148,18 +154,14 @@ func TestCtrlCTwice(t *testing.T) {
 	s.waitFor("no handler for SIGINT")
 	s.typeText("\x03")
 	s.waitFor("killing the command")
-	if status := s.end(); status != 137 {
-		t.Errorf("status %d", status)
-	}
+	s.endsWith(137)
 }
 
 // The terminal belongs to the command's user, who can open it anew.
 func TestTerminalOfAUser(t *testing.T) {
 	s := onScreen(t, command("-q", "-m", busyboxRoot(t), "-u", "1000", "-c", "/bin/sh", "--", "-c", "echo he''re > /dev/stdout; exit 4"))
 	s.waitFor("here")
-	if status := s.end(); status != 4 {
-		t.Errorf("status %d", status)
-	}
+	s.endsWith(4)
 }
 
 // A command that hears Ctrl-C may have as many as it likes.
@@ -171,9 +173,7 @@ func TestCtrlCHeard(t *testing.T) {
 		s.waitFor(fmt.Sprint("heard ", i))
 	}
 	s.typeText("\x03")
-	if status := s.end(); status != 5 {
-		t.Errorf("status %d", status)
-	}
+	s.endsWith(5)
 }
 
 // The terminal is as it was before, whatever ends the container.
@@ -255,9 +255,7 @@ func TestFullScreenPrograms(t *testing.T) {
 		s.waitFor("1")
 		s.waitFor("$ ")
 		s.typeText("rm /file; exit 0\r")
-		if status := s.end(); status != 0 {
-			t.Errorf("status %d", status)
-		}
+		s.endsWith(0)
 	}
 }
 

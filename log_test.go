@@ -168,9 +168,7 @@ func TestStep(t *testing.T) {
 		}
 	}
 	s.waitFor("the command")
-	if status := s.end(); status != 9 {
-		t.Errorf("status %d", status)
-	}
+	s.endsWith(9)
 	if !looked["cat"] || !looked["ls"] || !strings.Contains(s.shown, "now host name: ") {
 		t.Errorf("looked with %v; it showed\n%s", looked, s.shown)
 	}

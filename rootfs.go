@@ -226,12 +226,7 @@ func mountTmp(c *child) error {
 	if err != nil {
 		return err
 	}
-	target, err := openTarget(c.root, "tmp", unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(target)
-	return attachTo(tmp, target, "tmp")
+	return attach(tmp, c.root, "tmp")
 }
 
 // mountedBelow returns the filesystems that are mounted below root on the host, from the text of a mountinfo: an overlay shows the
@@ -245,7 +240,7 @@ func mountedBelow(root, mountinfo string) (points []string) {
 		point := unescape(fields[4])
 		below, ok := strings.CutPrefix(point, strings.TrimSuffix(root, "/")+"/")
 		first, _, _ := strings.Cut(below, "/")
-		if ok && below != "" && first != "proc" && first != "sys" && first != "dev" {
+		if ok && below != "" && !slices.Contains(mountPoints, first) {
 			points = append(points, path.Clean(point))
 		}
 	}
