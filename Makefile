@@ -23,6 +23,8 @@ STATIC = -tags netgo,osusergo -ldflags "-linkmode external -extldflags -static -
 build: | tools
 	$(GO) build $(STATIC) -o barco .
 
+static: build
+
 # The tests start real containers, so they run as root; they are compiled as whoever you are.
 test: test-here test-arm64 test-vm
 
@@ -47,6 +49,13 @@ fuzz: | tools test-tools
 	@for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' fuzz_test.go); do \
 		echo "$$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $(if $(SUDO),-exec 'sudo -E') . || exit 1; done
 
+# What a container costs: in barco, runc, crun, bubblewrap and unshare, here and on cgroup v2 in QEMU; and what the parts of a start cost.
+bench: build | bench-tools
+	$(GO) build -o .bench/barco-dynamic .
+	PATH="$(CURDIR):$(CURDIR)/.bench:$$PATH" $(GO) test $(STATIC) $(if $(SUDO),-exec 'sudo -E') -run '^$$' -bench . -benchtime 100x -skip Peers .
+	PATH="$(CURDIR):$(CURDIR)/.bench:$$PATH" $(GO) test $(STATIC) $(if $(SUDO),-exec 'sudo -E') -timeout 20m -run '^$$' -bench Peers -benchtime 1x .
+	PATH="$(CURDIR):$(CURDIR)/.bench:$$PATH" PROGRAMS="barco barco-dynamic hyperfine time runc crun bwrap unshare" ./vm.sh -test.run '^$$' -test.bench Peers -test.benchtime 1x
+
 # Refreshes what the pages show of a run.
 docs: | tools test-tools
 	./vm.sh -test.run ClassicRun >.vm/run || true
@@ -59,7 +68,7 @@ lint: | tools
 	$(GO) run $(STATICCHECK) ./...
 
 clean:
-	rm -rf barco .vm
+	rm -rf barco .vm .bench
 
 # What barco needs to be built, and its tests to run. install.sh says what it installs before it does.
 tools:
@@ -68,4 +77,7 @@ tools:
 test-tools:
 	@./install.sh test
 
-.PHONY: run build test test-here test-arm64 test-vm rootfs torture fuzz docs lint clean tools test-tools
+bench-tools: | test-tools
+	@./install.sh bench
+
+.PHONY: run build static test test-here test-arm64 test-vm rootfs torture fuzz bench docs lint clean tools test-tools bench-tools

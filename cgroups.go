@@ -183,23 +183,12 @@ func (group *cgroup) close() {
 // ordinary directory there would take our files and limit nothing.
 func findCgroup2(mountinfo string) (string, error) {
 	text, err := readFile(mountinfo)
-	return cgroup2MountPoint(text), err
-}
-
-// cgroup2MountPoint returns the mount point of the first cgroup2 in the text of a mountinfo, "" without one.
-func cgroup2MountPoint(mountinfo string) string {
-	for line := range strings.Lines(mountinfo) { // proc_pid_mountinfo(5): ... fifth field mount point ... " - " filesystem type ...
-		before, after, _ := strings.Cut(line, " - ")
-		if fields := strings.Split(before, " "); strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 {
-			return unescape(fields[4])
+	for _, m := range parseMountinfo(text) {
+		if m.fstype == "cgroup2" {
+			return m.point, err
 		}
 	}
-	return ""
-}
-
-// unescape undoes the kernel's octal escapes of blanks and backslashes in a path of mountinfo.
-func unescape(path string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
+	return "", err
 }
 
 // enableController has top hand the controller down to the cgroups below it. The error is a sentence: cause and remedy.

@@ -32,6 +32,10 @@ type container struct {
 // initName is the child's argv[0], all that tells it what it is; `ps` shows it until execve. What it is to do comes over the socket.
 const initName = "barco-init"
 
+// childEnv is the child's environment, with nothing of the host's. Should the Go runtime die, it dies in one line. And on one processor
+// it is up sooner, as it starts fewer threads.
+var childEnv = []string{"GOTRACEBACK=none", "GOMAXPROCS=1"}
+
 // childSocket is the child's end, the first descriptor after the standard ones.
 const childSocket socket = 3
 
@@ -76,7 +80,7 @@ func startContainer(config *Config, group *cgroup, signals chan os.Signal) (*con
 	start := func() (*os.Process, error) {
 		return os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), []string{initName}, &os.ProcAttr{
 			Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs},
-			Env:   []string{"GOTRACEBACK=none"}, // nothing of the host's environment; and should the Go runtime die, it dies in one line
+			Env:   childEnv,
 			Sys:   attributes,
 		})
 	}
@@ -260,6 +264,7 @@ type child struct {
 	Config
 	socket
 	mapped                bool           // the ids are there
+	filter                []byte         // for seccomp(2), from the parent
 	binds                 []int          // mounts for --bind, not yet in the tree
 	proc, sysfs, cgroupfs int            // new mounts of the kernel's filesystems, not yet in the tree
 	devices               map[string]int // bind mounts of the host's device nodes, likewise

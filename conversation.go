@@ -15,7 +15,7 @@ import (
 //	parent                                child
 //	config, binds   ->                    hostname, mounts, pivot_root
 //	                <-  map my ids        (before the mounts, with --idmap or --overlay)
-//	limits, uid_map, gid_map
+//	seccomp filter, limits, uid_map, gid_map
 //	mapped          ->                    /dev
 //	                <-  terminal          lo, identity, capabilities, seccomp
 //	                <-  executing         execve closes the child's end
@@ -32,7 +32,7 @@ const (
 	messageConfig    message = 'c' // parent to child: a Config
 	messageMount     message = 'b' // parent to child: a mount that --bind asks for, as a descriptor
 	messageMapIDs    message = 'm' // child to parent: I need ids now
-	messageMapped    message = 'd' // parent to child: done, go on; with --idmap or --overlay the root, as a descriptor
+	messageMapped    message = 'd' // parent to child: done, go on, with this seccomp filter; with --idmap or --overlay the root, as a descriptor
 	messageExecuting message = 'x' // child to parent: the next thing I do is execve
 	messageTerminal  message = 't' // child to parent: the master of my terminal, as a descriptor
 	messageGo        message = 'g' // parent to child: go on, with -v or --step after each line that announces a step

@@ -121,11 +121,8 @@ func (w *watcher) look() (facts []fact) {
 	}
 	var mounts []string
 	mountinfo, _ := readFile(proc + "mountinfo")
-	for line := range strings.Lines(mountinfo) { // mount point, options, type
-		before, after, _ := strings.Cut(line, " - ")
-		if fields, rest := strings.Fields(before), strings.Fields(after); len(fields) > 5 && len(rest) > 0 {
-			mounts = append(mounts, fmt.Sprintf("%s %s %s", fields[4], rest[0], strings.Join(append(fields[5:6], fields[6:]...), " ")))
-		}
+	for _, m := range parseMountinfo(mountinfo) {
+		mounts = append(mounts, printable(fmt.Sprintf("%s %s %s", m.point, m.fstype, m.options)))
 	}
 	add("mounts", strings.Join(mounts, "\n"))
 	return facts

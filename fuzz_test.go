@@ -124,11 +124,11 @@ func FuzzMountinfo(f *testing.F) {
 	f.Add("1 1 0:1 / /a rw shared:7 - tmpfs cgroup2 rw\n", "/#")
 	f.Add(" - cgroup2 \n - \n\n1 2 3 4  - cgroup2 ", "/")
 	f.Fuzz(func(t *testing.T, text, path string) {
-		cgroup2MountPoint(text)
 		mountedBelow(path, text)
 		escaped := strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`).Replace(path) // as the kernel does
-		if got := cgroup2MountPoint("22 27 0:21 / /proc rw - proc proc rw\n35 24 0:30 / " + escaped + " rw,relatime shared:9 - cgroup2 none rw\n"); got != path {
-			t.Errorf("%q became %q", path, got)
+		got := parseMountinfo("22 27 0:21 / /proc rw - proc proc rw\n35 24 0:30 / " + escaped + " rw,relatime shared:9 - cgroup2 none rw\n")
+		if want := (mountEntry{path, "rw,relatime shared:9", "cgroup2"}); len(got) != 2 || got[1] != want {
+			t.Errorf("%+v became %+v", want, got)
 		}
 	})
 }

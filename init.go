@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"unsafe"
 
@@ -25,7 +24,7 @@ func becomeReaper(c *child) error {
 		return sys(err, "fcntl(%d, F_SETFD, 0)", c.socket)
 	}
 	logLine(levelDebug, 1, `execve("/proc/self/exe", [%q])`, reaperName)
-	err := unix.Exec("/proc/self/exe", []string{reaperName}, []string{"GOTRACEBACK=none", "GOMAXPROCS=1"})
+	err := unix.Exec("/proc/self/exe", []string{reaperName}, childEnv)
 	return sys(err, "execve(%q)", "/proc/self/exe")
 }
 
@@ -35,7 +34,8 @@ func reaperMain() {
 	name, _ := unix.BytePtrFromString("barco-init") // for ps(1), which else has the name of the link
 	unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
+	catchAll(signals)
+	catch(signals, unix.SIGPIPE, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
 	c := &child{socket: childSocket}
 	unix.CloseOnExec(int(childSocket))
 	pid, err := startCommand(c)
@@ -46,9 +46,7 @@ func reaperMain() {
 	go func() {
 		defer lastWords()
 		for s := range signals {
-			if s := s.(unix.Signal); s != unix.SIGCHLD && s != unix.SIGURG { // SIGURG is how Go's runtime calls its threads
-				unix.Kill(pid, s)
-			}
+			unix.Kill(pid, s.(unix.Signal))
 		}
 	}()
 	os.Exit(reap(pid, c.Terminal))

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what is missing to build barco (install.sh build), to make a root filesystem as well (rootfs), or to run its tests (test),
-# and says so first.
+# Installs what is missing to build barco (install.sh build), to make a root filesystem as well (rootfs), to run its tests (test), or to
+# measure it beside others (bench), and says so first.
 # Does nothing, and takes no time, when everything is there.
 set -eu
 cd "$(dirname "$0")"
@@ -47,6 +47,14 @@ if [ "${1:-build}" = test ]; then
 		need 'command -v musl-gcc' musl-tools - -
 		need 'command -v debootstrap' debootstrap - -
 	fi
+fi
+if [ "${1:-build}" = bench ]; then
+	need 'command -v hyperfine' hyperfine hyperfine hyperfine
+	need 'env time true' time time time
+	need 'command -v runc' runc runc runc
+	need 'command -v crun' crun crun crun
+	need 'command -v bwrap' bubblewrap bubblewrap bubblewrap
+	need 'unshare --version | grep util-linux' util-linux util-linux util-linux
 fi
 [ -n "$apt" ] || exit 0
 

@@ -94,6 +94,11 @@ func run(config *Config, signals chan os.Signal) (status int, err error) {
 	}
 	defer func() { err = container.stop(err) }() // whatever goes wrong from here on, the child does not outlive it
 
+	catchAll(signals) // this and the filter take no longer than the child needs until it asks for its ids
+	filter, err := compileFilter(config)
+	if err != nil {
+		return 0, err
+	}
 	if err := container.expect(messageMapIDs); err != nil { // by now the child has its host name, and most often its root
 		return 0, err
 	}
@@ -103,7 +108,7 @@ func run(config *Config, signals chan os.Signal) (status int, err error) {
 	if err := writeIDMaps(config, container.process.Pid); err != nil {
 		return 0, err
 	}
-	if err := container.sendMapped(); err != nil {
+	if err := container.sendMapped(filter); err != nil {
 		return 0, err
 	}
 	if err := container.expectCommand(); err != nil { // end of file: the child has become the command

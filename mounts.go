@@ -59,11 +59,11 @@ func makeMountPoints(config *Config) (remove func(), err error) {
 
 // makeMountPoint makes the directory name in root, for root's owner.
 func makeMountPoint(root int, name string) error {
-	var owner unix.Stat_t
-	if err := sys(unix.Fstat(root, &owner), "fstat(%d)", root); err != nil {
+	if err := sys(unix.Mkdirat(root, name, 0o755), "mkdirat(%d, %q, 0755)", root, name); err != nil {
 		return err
 	}
-	if err := sys(unix.Mkdirat(root, name, 0o755), "mkdirat(%d, %q, 0755)", root, name); err != nil {
+	var owner unix.Stat_t
+	if err := sys(unix.Fstat(root, &owner), "fstat(%d)", root); err != nil {
 		return err
 	}
 	if int(owner.Uid) == unix.Geteuid() {
@@ -238,6 +238,27 @@ func openTarget(dir int, name string, kind uint64) (int, error) {
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
 	return target, sys(err, "openat2(%d, %q, {O_PATH|O_CLOEXEC%s, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS}) = %d", dir, name, directory[kind], target)
+}
+
+// A mountEntry is a mount as a line of /proc/PID/mountinfo has it (proc_pid_mountinfo(5)).
+type mountEntry struct {
+	point   string // path, as the reader of the file sees it
+	options string // of the mount, and whom it is shared with
+	fstype  string
+}
+
+// parseMountinfo reads the text of a mountinfo: ... fifth field mount point, options ... " - " filesystem type ...
+func parseMountinfo(text string) (mounts []mountEntry) {
+	// The kernel writes blanks and backslashes in a path as octal numbers.
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	for line := range strings.Lines(text) {
+		before, after, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
+		fstype, _, _ := strings.Cut(after, " ")
+		if fields := strings.Split(before, " "); len(fields) > 5 {
+			mounts = append(mounts, mountEntry{unescape.Replace(fields[4]), strings.Join(fields[5:], " "), fstype})
+		}
+	}
+	return mounts
 }
 
 // attrNames spells out mount attributes.

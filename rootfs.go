@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"path"
 	"runtime"
 	"slices"
 	"strings"
@@ -116,11 +115,11 @@ func (config *Config) bindable(path string) bool {
 	return top != "" && !slices.Contains(mountPoints, top) && !(config.ReadOnly && top == "tmp")
 }
 
-// sendMapped tells the child that its ids are there. A root that takes powers over the host's filesystems to make, and the ids to
-// make it of, goes along. Parent.
-func (c *container) sendMapped() error {
+// sendMapped tells the child that its ids are there, and hands it its seccomp filter. A root that takes powers over the host's
+// filesystems to make, and the ids to make it of, goes along. Parent.
+func (c *container) sendMapped(filter []byte) error {
 	if !c.config.rootFromParent() {
-		return c.send(messageMapped, nil)
+		return c.send(messageMapped, filter)
 	}
 	root, err := cloneTree(string(c.config.Root), unix.O_DIRECTORY)
 	if err == nil && c.config.IDMap {
@@ -133,7 +132,7 @@ func (c *container) sendMapped() error {
 		return in("root", err)
 	}
 	defer unix.Close(root)
-	return c.send(messageMapped, nil, root)
+	return c.send(messageMapped, filter, root)
 }
 
 // rootFromParent says whether the child gets its root from the parent, and so asks for it before it mounts anything. Without root
@@ -232,16 +231,11 @@ func mountTmp(c *child) error {
 // mountedBelow returns the filesystems that are mounted below root on the host, from the text of a mountinfo: an overlay shows the
 // one that root is on, and not these. The kernel's own are not among them, as the container has its own.
 func mountedBelow(root, mountinfo string) (points []string) {
-	for line := range strings.Lines(mountinfo) {
-		fields := strings.Split(line, " ")
-		if len(fields) < 5 {
-			continue
-		}
-		point := unescape(fields[4])
-		below, ok := strings.CutPrefix(point, strings.TrimSuffix(root, "/")+"/")
+	for _, m := range parseMountinfo(mountinfo) {
+		below, ok := strings.CutPrefix(m.point, strings.TrimSuffix(root, "/")+"/")
 		first, _, _ := strings.Cut(below, "/")
 		if ok && below != "" && !slices.Contains(mountPoints, first) {
-			points = append(points, path.Clean(point))
+			points = append(points, m.point)
 		}
 	}
 	return points

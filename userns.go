@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"unsafe"
 
@@ -32,7 +33,8 @@ func (config *Config) chooseIDs() {
 	}
 }
 
-// askForIDMap asks the parent to write the id maps, and waits until it has; with --idmap or --overlay the answer brings the root. Child.
+// askForIDMap asks the parent to write the id maps, and waits until it has. The answer brings the seccomp filter, and with --idmap or
+// --overlay the root. Child.
 func askForIDMap(c *child) error {
 	if c.mapped {
 		return nil
@@ -45,7 +47,7 @@ func askForIDMap(c *child) error {
 	if err != nil {
 		return err
 	}
-	if got.kind != messageMapped || c.rootFromParent() && got.descriptor < 0 {
+	if got.kind != messageMapped || c.rootFromParent() && got.descriptor < 0 || json.Unmarshal(got.payload, &c.filter) != nil {
 		return refuse("barco itself is gone")
 	}
 	c.mapped = true

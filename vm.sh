@@ -2,7 +2,7 @@
 # Runs the tests on a machine that has cgroup v2 and nothing else: Debian's cloud kernel in QEMU, by software emulation, with
 # busybox and the compiled tests on a tmpfs. Development machines are often hybrid, and cannot enforce what barco writes.
 #
-#   ./vm.sh [flag of the test binary]...      KERNEL=/path/to/vmlinuz takes another kernel than Debian's
+#   ./vm.sh [flag of the test binary]...      KERNEL=/path/to/vmlinuz takes another kernel than Debian's, PROGRAMS='runc crun' these along
 set -eu
 cd "$(dirname "$0")"
 work=.vm
@@ -41,6 +41,14 @@ mkdir -p "$root/bin" "$root/etc" "$root/new"
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$work/barco.test" "$root/bin/barco.test"
 cp -r testdata docs "$root"
+for program in ${PROGRAMS:-}; do # and the libraries that they need
+	path=$(command -v "$program")
+	cp "$path" "$root/bin/$program"
+	for library in $(ldd "$path" 2>/dev/null | grep -o '/[^ ]*'); do
+		mkdir -p "$root$(dirname "$library")"
+		cp "$library" "$root$library"
+	done
+done
 for module in overlay loop; do # in Debian's kernel these are modules; in another they may be built in
 	find "$(dirname "$kernel")/../lib/modules" -name "$module.ko" -exec cp {} "$root" \; 2>/dev/null || true
 done
@@ -52,6 +60,7 @@ cat >"$root/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox mount -t tmpfs -o size=75% root /new
 /bin/busybox cp -a /bin /etc /testdata /docs /new
+for dir in /usr /lib /lib64; do [ ! -d $dir ] || /bin/busybox cp -a $dir /new; done
 for module in overlay loop; do [ ! -e /$module.ko ] || /bin/busybox insmod /$module.ko; done
 /bin/busybox mkdir -m 1777 /new/tmp
 /bin/busybox mkdir /new/proc /new/sys /new/dev /new/root /new/sbin
