@@ -12,8 +12,7 @@ run: build
 
 # A small root filesystem of one's own, in a second.
 DIR ?= rootfs
-rootfs:
-	@./install.sh rootfs
+rootfs: | rootfs-tools
 	@./rootfs.sh $(DIR)
 
 # Static: barco then runs on any distribution, starts faster, and can be the init in a container that has no libraries (init.go).
@@ -23,7 +22,7 @@ STATIC = -tags netgo,osusergo -ldflags "-linkmode external -extldflags -static -
 build: | tools
 	$(GO) build $(STATIC) -o barco .
 
-static: build
+static: build # there is no other; this is how to ask for it
 
 # The tests start real containers, so they run as root; they are compiled as whoever you are.
 test: test-here test-arm64 test-vm
@@ -56,11 +55,19 @@ bench: build | bench-tools
 	PATH="$(CURDIR):$(CURDIR)/.bench:$$PATH" $(GO) test $(STATIC) $(if $(SUDO),-exec 'sudo -E') -timeout 20m -run '^$$' -bench Peers -benchtime 1x .
 	PATH="$(CURDIR):$(CURDIR)/.bench:$$PATH" PROGRAMS="barco barco-dynamic hyperfine time runc crun bwrap unshare" ./vm.sh -test.run '^$$' -test.bench Peers -test.benchtime 1x
 
-# Refreshes what the pages show of a run.
+# Refreshes what the pages show of a run: transcripts from here, transcripts and a whole narration from QEMU. git diff shows what is new.
 docs: | tools test-tools
-	./vm.sh -test.run ClassicRun >.vm/run || true
-	@sed -n '/^--- narration/,/^--- end/p' .vm/run | sed '1d;$$d' >.vm/narration
-	@if [ -s .vm/narration ]; then sed -i -e '/^```text/,/^```$$/{//!d}' -e '/^```text/r .vm/narration' docs/narration.md; echo "docs/narration.md is new"; fi
+	BOOK_UPDATE=1 $(GO) test -count=1 $(STATIC) $(if $(SUDO),-exec 'sudo -E') -run TestBook . >/dev/null || true
+	./vm.sh -test.run 'ClassicRun|TestBook' >.vm/run || true
+	@sed -n '/^--- narration/,/^--- end$$/p' .vm/run | sed '1d;$$d' >.vm/narration
+	@if [ -s .vm/narration ]; then sed -i -e '/^```text/,/^```$$/{//!d}' -e '/^```text/r .vm/narration' docs/narration.md; fi
+	@awk '/^--- page /{page = $$3; printf "" >page; next} /^--- end page$$/{page = ""} page {print >page}' .vm/run
+	$(MAKE) test-here ARGS='-run "TestBook|TestChapters"'
+
+# Says whether your answer to one of the exercises in docs/exercises.md is right, and why.
+exercise: build | rootfs-tools
+	@test -n "$(N)" || { echo "which one? make exercise N=1, and so on: see docs/exercises.md"; exit 1; }
+	@./exercises.sh $(N)
 
 lint: | tools
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
@@ -74,10 +81,13 @@ clean:
 tools:
 	@./install.sh build
 
+rootfs-tools:
+	@./install.sh rootfs
+
 test-tools:
 	@./install.sh test
 
 bench-tools: | test-tools
 	@./install.sh bench
 
-.PHONY: run build static test test-here test-arm64 test-vm rootfs torture fuzz bench docs lint clean tools test-tools bench-tools
+.PHONY: run build static test test-here test-arm64 test-vm rootfs torture fuzz bench docs exercise lint clean tools rootfs-tools test-tools bench-tools

@@ -11,6 +11,8 @@ import (
 // Capabilities (capabilities(7)): root's power in pieces. All namespaces of the container belong to its own user namespace,
 // so none of these reaches the host; what is dropped here is what root inside could use to undo the container itself, or
 // to reach kernel code that few have looked at.
+//
+// Chapter: docs/08-capabilities.md
 
 // kept is what the command may keep, and why it is harmless: what both Docker and the C original keep. All others go,
 // those that this list's author never heard of included.

@@ -17,6 +17,8 @@ import (
 
 // The cgroup (cgroups(7), the kernel's Documentation/admin-guide/cgroup-v2.rst): how much memory, processor time and how many
 // processes the container may use. A cgroup is a directory: mkdir makes it, files in it set its limits, rmdir removes it.
+//
+// Chapter: docs/10-cgroups.md
 
 // A cgroup is the one that this run has made. A nil one stands for none: --skip cgroup, or a host without cgroup v2.
 type cgroup struct {

@@ -14,6 +14,8 @@ import (
 
 // barco --check: is this machine able? One line for each thing that a container needs, found out by trying wherever trying
 // leaves nothing behind, and last a rehearsal: the whole start of a container, but for execve.
+//
+// Chapter: docs/10-cgroups.md
 
 // Verdicts, from good to bad; the worst one is barco's exit status.
 const (

@@ -16,6 +16,8 @@ import (
 // (CVE-2017-5226), and a shell in a pid namespace of its own fails at job control on it. So the container gets a
 // pseudo-terminal from its own devpts: the child keeps the slave, the parent gets the master, and between it and the user's
 // terminal passes on whatever is typed and shown.
+//
+// Chapter: docs/12-terminal.md
 
 // ttyGroup is the group "tty" of every distribution: terminals belong to it, so that write(1) can write to them.
 const ttyGroup = 5

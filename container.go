@@ -18,6 +18,8 @@ import (
 
 // The container's life: the clone, what the child does before it becomes the command, the wait. Parent and child are two
 // processes of this same program; conversation.go has what they say to each other.
+//
+// Chapter: docs/03-clone-and-re-exec.md
 
 // A container is the parent's view of the child.
 type container struct {

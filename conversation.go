@@ -23,6 +23,8 @@ import (
 //	end of file: the command runs
 //
 // At any moment the child may send a line for the log instead, or the failure that ended it.
+//
+// Chapter: docs/02-command-line-and-conversation.md
 
 // A message is one thing that parent and child say to each other.
 type message byte

@@ -8,6 +8,8 @@ import (
 
 // The container's /dev: a small tmpfs with the few device nodes that every program counts on, and the filesystems that live
 // there. A process in a user namespace may not make device nodes (mknod(2), EPERM), so each is a bind mount of the host's.
+//
+// Chapter: docs/06-proc-sys-dev.md
 
 // A device is a node in /dev, and the numbers by which the kernel knows it (null(4), random(4), tty(4)).
 type device struct {

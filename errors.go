@@ -12,6 +12,8 @@ import (
 
 // An error is part of the product: it names the step, the system call with what it was called on, and the errno, and adds
 // the likely cause and the remedy wherever a user has been known to meet it (hints, below).
+//
+// Chapter: docs/04-hostname.md
 
 // A Failure is why there is no container. It crosses the socket from child to parent whole, so that the parent's errors.Is still works.
 type Failure struct {

@@ -16,6 +16,8 @@ import (
 
 // The kernel's own evidence, for -v and --step: what /proc shows of the container before each step, and what is different from
 // the step before. Nothing here is concluded from what barco has asked for.
+//
+// Chapter: docs/04-hostname.md
 
 // lessons are the functions whose info line is a step: where to read about it, and what to look at from a second terminal.
 var lessons = map[string]struct{ see, look string }{
@@ -44,6 +46,32 @@ var lessons = map[string]struct{ see, look string }{
 	"loadSeccomp":            {"seccomp(2)", "grep Seccomp /proc/PID/status"},
 	"expectCommand":          {"execve(2)", "ls -l /proc/PID/exe; grep Cap /proc/PID/status"},
 	"execCommand":            {"execve(2), close_range(2)", "ls -l /proc/PID/exe /proc/PID/fd"},
+}
+
+// chapters are the pages of the book, in docs, by the file that they are about.
+var chapters = map[string]string{
+	"main.go":         "01-what-a-container-is.md",
+	"flags.go":        "02-command-line-and-conversation.md",
+	"conversation.go": "02-command-line-and-conversation.md",
+	"container.go":    "03-clone-and-re-exec.md",
+	"exec.go":         "03-clone-and-re-exec.md",
+	"hostname.go":     "04-hostname.md",
+	"errors.go":       "04-hostname.md",
+	"log.go":          "04-hostname.md",
+	"evidence.go":     "04-hostname.md",
+	"mounts.go":       "05-mounts-and-pivot-root.md",
+	"rootfs.go":       "05-mounts-and-pivot-root.md",
+	"proc.go":         "06-proc-sys-dev.md",
+	"dev.go":          "06-proc-sys-dev.md",
+	"userns.go":       "07-user-namespace.md",
+	"caps.go":         "08-capabilities.md",
+	"seccomp.go":      "09-seccomp.md",
+	"cgroups.go":      "10-cgroups.md",
+	"check.go":        "10-cgroups.md",
+	"network.go":      "11-network.md",
+	"console.go":      "12-terminal.md",
+	"signals.go":      "13-signals-and-cleaning-up.md",
+	"init.go":         "13-signals-and-cleaning-up.md",
 }
 
 // A fact is one thing that the kernel shows, as text. Of mounts the text has one line for each.
@@ -174,7 +202,7 @@ type change struct {
 func (w *watcher) changes(hostName string) {
 	w.name = cmp.Or(hostName, w.name)
 	after := w.look()
-	if after[0].value == "" { // it has ended
+	if _, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/uts", w.pid)); err != nil { // it has ended, perhaps in the middle of that
 		return
 	}
 	value := map[string]string{}

@@ -15,6 +15,8 @@ import (
 )
 
 // The last step: barco turns into the command (execve(2)).
+//
+// Chapter: docs/03-clone-and-re-exec.md
 
 // execCommand hands the container over to the command. It returns only when the kernel will not have it. Child.
 func execCommand(c *child) error {
@@ -97,7 +99,7 @@ func whyNotExecutable(c *child, errno unix.Errno) (status int, hint string) {
 	head = head[:n]
 	if script, ok := bytes.CutPrefix(head, []byte("#!")); ok { // execve(2), Interpreter scripts
 		line, _, _ := bytes.Cut(script, []byte("\n"))
-		interpreter, _, _ := strings.Cut(strings.TrimSpace(string(line[:min(len(line), 255)])), " ")
+		interpreter, _, _ := strings.Cut(strings.Trim(string(line[:min(len(line), 255)]), " \t"), " ") // a carriage return of DOS stays, and shows
 		return statusNotExecutable, fmt.Sprintf("%s is a script for %q, which does not exist inside %s, or is no program of this machine's", path, interpreter, c.Root)
 	}
 	machine, loader, err := readELF(head)

@@ -18,6 +18,8 @@ import (
 
 // The command line: what a user can ask for, and what barco answers to a wrong one, which is one line that names the flag and
 // what it takes.
+//
+// Chapter: docs/02-command-line-and-conversation.md
 
 // Config is what the user asked for, as the parent sends it to the child.
 type Config struct {

@@ -2,9 +2,6 @@ module barco
 
 go 1.26.0
 
-// Else Go reads /proc/self/cgroup and mountinfo before main, in both processes, to see how many processors its own cgroup leaves it.
-godebug containermaxprocs=0
-
 require (
 	github.com/moby/profiles/seccomp v0.2.3
 	github.com/opencontainers/runtime-spec v1.3.0

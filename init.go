@@ -14,6 +14,8 @@ import (
 //
 // It does so by executing itself once more. Capabilities, filter and ids have been put on one thread alone, and execve(2) ends all
 // others: what then runs is contained as the command is, in every thread. It has no file in the container, but /proc/self/exe.
+//
+// Chapter: docs/13-signals-and-cleaning-up.md
 
 // reaperName is its argv[0].
 const reaperName = "barco-init: reaper"

@@ -40,6 +40,9 @@ if [ "${1:-build}" = test ]; then
 	need 'test -x /usr/bin/python3' python3 python3 python3 # and so on: ordinary programs, which must work in a container
 	need 'command -v git' git git git
 	need "command -v strace" strace strace strace
+	need 'command -v ip' iproute2 iproute iproute2 # and what the book's transcripts use
+	need 'nsenter --version | grep util-linux && command -v lsns setpriv script' 'util-linux bsdutils' 'util-linux util-linux-script' 'util-linux util-linux-misc lsns setpriv'
+	need 'ps --version | grep procps' procps procps-ng procps-ng
 	need 'command -v node' nodejs nodejs nodejs
 	if command -v apt-get >/dev/null; then # arm64.sh runs nowhere else, and some distributions have no other libc, or no musl
 		need 'command -v aarch64-linux-gnu-gcc' 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross' - -

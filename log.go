@@ -20,6 +20,8 @@ import (
 //
 // The parent writes every line. The child's come to it over the socket, so that they stand in the order in which things
 // happened, and so that nothing in the container but the command itself ever writes to standard error.
+//
+// Chapter: docs/04-hostname.md
 
 type level int
 
@@ -41,7 +43,7 @@ type entry struct {
 	Text  string `json:"text"`
 	Step  string `json:"step,omitempty"` // of info: the function that says it
 	Name  string `json:"host,omitempty"` // the host's name as the child sees it, which the parent cannot see
-	See   string `json:"see,omitempty"`  // man pages
+	See   string `json:"see,omitempty"`  // man pages, and the chapter
 }
 
 // MarshalText has JSON say "info", and not 1.
@@ -109,7 +111,8 @@ func say(e entry) {
 	isStep = isStep && watching != nil
 	if isStep {
 		watching.changes(e.Name)
-		e.See = lesson.see
+		file, _, _ := strings.Cut(e.Where, ":")
+		e.See = lesson.see + ", docs/" + chapters[file]
 	}
 	side := ""
 	if watching != nil {

@@ -4,6 +4,8 @@
 // container (the child) does before it becomes the command, is childStory in container.go. Every file after these two
 // holds one kernel feature, or one lesson: conversation.go hostname.go mounts.go proc.go rootfs.go userns.go dev.go console.go network.go
 // caps.go seccomp.go exec.go init.go cgroups.go signals.go.
+//
+// Chapter: docs/01-what-a-container-is.md
 package main
 
 import (

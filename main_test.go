@@ -729,6 +729,7 @@ func TestNotExecutable(t *testing.T) {
 		must(t, os.WriteFile(root+"/"+name, []byte(text), mode))
 	}
 	script("script", "#!/no/such/interpreter -x\n", 0o755)
+	script("dos", "#!/bin/sh\r\n", 0o755)
 	script("text", "hello\n", 0o755)
 	script("plain", "#!/bin/sh\n", 0o644)
 	script("rootonly", "#!/bin/sh\n", 0o700)
@@ -760,6 +761,7 @@ func TestNotExecutable(t *testing.T) {
 		{"/plain", 126, "/plain is not executable: chmod +x it"},
 		{"/rootonly", 126, "/rootonly may not be executed by uid 0 inside, which is uid 524288 on the host"},
 		{"/closed/program", 126, "may not enter a directory on the way to /closed/program"},
+		{"/dos", 126, `/dos is a script for "/bin/sh\r", which does not exist inside`},
 		{"/script", 126, `/script is a script for "/no/such/interpreter", which does not exist inside`},
 		{"/text", 126, "/text is neither an ELF program nor a script"},
 		{"/foreign", 126, "/foreign is a program for another architecture: it is for " + name},

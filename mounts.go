@@ -15,6 +15,8 @@ import (
 // barco makes every mount aside first, where it has no place in any tree (fsopen(2), open_tree(2)), and then attaches it to
 // a directory that it has open (move_mount(2)). No path is looked up twice, so nothing inside DIR can lead a mount astray by
 // a symbolic link: runtimes have been escaped from that way (CVE-2019-19921, CVE-2025-31133).
+//
+// Chapter: docs/05-mounts-and-pivot-root.md
 
 // mountPoints are the directories in DIR that barco mounts on.
 var mountPoints = []string{"proc", "sys", "dev"}
@@ -73,8 +75,9 @@ func makeMountPoint(root int, name string) error {
 		"fchownat(%d, %q, %d, %d, AT_SYMLINK_NOFOLLOW)", root, name, owner.Uid, owner.Gid)
 }
 
-// makeMountsPrivate cuts the ties to the host's mounts. A new mount namespace begins as a copy, and on most hosts every mount
-// in it is shared: what is mounted in the copy appears in the original (mount_namespaces(7), SHARED SUBTREES). Child.
+// makeMountsPrivate cuts the ties to the host's mounts. A new mount namespace begins as a copy, and on most hosts every mount is shared:
+// what the host mounts later appears in the copy too, and without a user namespace of its own, what is mounted in the copy appears on
+// the host (mount_namespaces(7), SHARED SUBTREES). Child.
 func makeMountsPrivate(*child) error {
 	info("making all mounts private...")
 	return sys(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), `mount("", "/", "", MS_REC|MS_PRIVATE)`)

@@ -10,6 +10,8 @@ import (
 
 // /proc and /sys (proc(5), sysfs(5)): how a process looks at the kernel, and by writing changes it. The container gets its own,
 // in which everything that tells on the host, or reaches it, is covered.
+//
+// Chapter: docs/06-proc-sys-dev.md
 
 // newKernelFilesystems makes a /proc, a /sys and a /sys/fs/cgroup, which show the kernel to the container: proc(5), sysfs(5),
 // cgroup_namespaces(7). New ones, because each shows the namespaces of the process that makes it. Child.

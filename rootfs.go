@@ -13,6 +13,8 @@ import (
 
 // What DIR can be made into on its way to /: a tree with its owners shifted, under a layer that takes all writes, read-only, with
 // other directories of the host's in it. None of this changes anything on disk.
+//
+// Chapter: docs/05-mounts-and-pivot-root.md
 
 // A bind is a file or directory of the host's that the container sees in its own tree.
 type bind struct {

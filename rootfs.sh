@@ -3,6 +3,7 @@
 set -eu
 dir=${1:-rootfs}
 busybox=$(command -v busybox) || { echo "rootfs.sh: busybox is missing: make rootfs installs it" >&2; exit 1; }
+case $busybox in /*) ;; *) busybox=/bin/$busybox ;; esac # busybox's own shell knows it without a path
 if [ -e "$dir" ] && [ ! -e "$dir/bin/busybox" ]; then
 	echo "rootfs.sh: $dir is there, and is none of mine: name another with DIR=" >&2
 	exit 1

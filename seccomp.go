@@ -18,6 +18,8 @@ import (
 // barco's is a denylist, so that it can be read: what is not below is allowed. It covers what Docker's default profile denies
 // to its default container. An argument is compared in its low 32 bits alone wherever the kernel reads an int: a comparison of
 // all 64 is walked around by setting a bit in the upper half (CVE-2019-10063).
+//
+// Chapter: docs/09-seccomp.md
 
 // A group is refused as one, and left out as one with --skip seccomp:NAME.
 type group struct {

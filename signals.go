@@ -9,6 +9,8 @@ import (
 )
 
 // Signals (signal(7)): what is sent to barco is meant for the command.
+//
+// Chapter: docs/13-signals-and-cleaning-up.md
 
 // catchSignals has the kernel's signals queue up for forwardSignals, from the very start: a barco that dies of one leaves its
 // cgroup behind. To begin with, those by which people and their programs end others. A SIGPIPE, about a narration that nobody reads any

@@ -10,6 +10,8 @@ import (
 
 // The user namespace (user_namespaces(7)): root inside is an ordinary, powerless user outside. The child is born in it
 // without any ids; only the parent, who has CAP_SETUID outside, can say which host ids the inside ones stand for.
+//
+// Chapter: docs/07-user-namespace.md
 
 // hostIDs is the first host id of the map: the first that systemd's documentation sets aside for containers. idCount is how many follow.
 const (
@@ -93,9 +95,9 @@ func becomeOwner(c *child) {
 	sys(nil, "setfsuid(%d)", owner)
 }
 
-// becomeUser takes on the ids that the command will have, and none of the groups that barco was started with
-// (CVE-2022-36109 was a group too many). Raw system calls: the library's would stop all threads and change the ids of each,
-// but only this one will call execve. Child.
+// becomeUser takes on the ids that the command will have, and its own group alone: one that barco was started with would open files to
+// it, and one too few as well, those that their mode keeps from that group (CVE-2022-36109). Raw system calls: the library's would
+// stop all threads and change the ids of each, but only this one will call execve. Child.
 func becomeUser(c *child) error {
 	info("becoming uid and gid %d...", c.UID)
 	id := uintptr(c.UID)

@@ -40,7 +40,7 @@ rm -rf "$root"
 mkdir -p "$root/bin" "$root/etc" "$root/new"
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$work/barco.test" "$root/bin/barco.test"
-cp -r testdata docs "$root"
+cp -r testdata docs rootfs.sh "$root"
 for program in ${PROGRAMS:-}; do # and the libraries that they need
 	path=$(command -v "$program")
 	cp "$path" "$root/bin/$program"
@@ -59,7 +59,7 @@ echo root:x:0: >"$root/etc/group"
 cat >"$root/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox mount -t tmpfs -o size=75% root /new
-/bin/busybox cp -a /bin /etc /testdata /docs /new
+/bin/busybox cp -a /bin /etc /testdata /docs /rootfs.sh /new
 for dir in /usr /lib /lib64; do [ ! -d $dir ] || /bin/busybox cp -a $dir /new; done
 for module in overlay loop; do [ ! -e /$module.ko ] || /bin/busybox insmod /$module.ko; done
 /bin/busybox mkdir -m 1777 /new/tmp
