@@ -65,9 +65,8 @@ docs: | tools test-tools
 	$(MAKE) test-here ARGS='-run "TestBook|TestChapters"'
 
 # Says whether your answer to one of the exercises in docs/exercises.md is right, and why.
-exercise: build | rootfs-tools
-	@test -n "$(N)" || { echo "which one? make exercise N=1, and so on: see docs/exercises.md"; exit 1; }
-	@./exercises.sh $(N)
+exercise: $(if $(N),build) | rootfs-tools
+	@GO="$(GO)" ./exercises.sh $(N)
 
 lint: | tools
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }

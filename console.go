@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"os/signal"
@@ -146,6 +147,8 @@ func (t *terminal) resize() {
 	}
 }
 
+const controlD = 4
+
 // relay puts the user's terminal into raw mode, so that every key goes to the container, where it is decided what a key means
 // (termios(3)); keepTerminals puts it back. Then it passes on what is typed and what is shown, until the command has ended and all
 // that it wrote is on the screen. Parent.
@@ -160,7 +163,8 @@ func (t *terminal) relay(command *os.Process) error {
 		return err
 	}
 	defer unix.Close(ended)
-	var typed []byte // and not yet taken by the container; more is not read meanwhile
+	ahead, _ := unix.IoctlGetInt(0, unix.TIOCINQ) // typed before that, and the kernel has made a NUL of a Ctrl-D
+	var typed []byte                              // and not yet taken by the container; more is not read meanwhile
 	buffer := make([]byte, 32<<10)
 	for {
 		poll := []unix.PollFd{{Fd: int32(t.master), Events: unix.POLLIN}, {Fd: int32(ended), Events: unix.POLLIN}, {Fd: 0, Events: unix.POLLIN}}
@@ -185,6 +189,10 @@ func (t *terminal) relay(command *os.Process) error {
 				unix.Poll(poll[1:2], -1)
 				return nil
 			}
+			for i := range max(0, min(n, ahead)) {
+				buffer[i] = cmp.Or(buffer[i], controlD)
+			}
+			ahead -= n
 			typed = append(typed, buffer[:max(n, 0)]...)
 			t.countInterrupts(command, typed)
 		}

@@ -164,6 +164,14 @@ func TestTerminalOfAUser(t *testing.T) {
 	s.endsWith(4)
 }
 
+// What is typed before the terminal is the container's, script(1) with no input for one, is not lost: nor is its end.
+func TestTypedAhead(t *testing.T) {
+	s := onScreen(t, command("-q", "-m", busyboxRoot(t), "-c", "/bin/cat"))
+	s.typeText("some\rline\r\x04")
+	s.waitFor("line")
+	s.endsWith(0)
+}
+
 // A command that hears Ctrl-C may have as many as it likes.
 func TestCtrlCHeard(t *testing.T) {
 	s := onScreen(t, command("-q", "-m", busyboxRoot(t), "-c", "/bin/sh", "--", "-c", "trap 'n=$((n+1)); [ $n = 3 ] && exit 5' INT; echo go''ing; while :; do sleep 0.01; echo heard $n; done"))

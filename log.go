@@ -131,7 +131,9 @@ func say(e entry) {
 			before = indent
 		}
 		if e.See != "" {
-			writeLog(indent + "read on: " + e.See)
+			for _, line := range wrap("read on: " + e.See) {
+				writeLog(indent + line)
+			}
 		}
 	}
 	if isStep {

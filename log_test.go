@@ -51,7 +51,7 @@ func TestNarration(t *testing.T) {
 	for _, want := range []string{
 		`DEBUG parent container\.go:\d+: clone\(CLONE_NEWUSER\|(?s:.*)\) = \d+\n`, `now user namespace: (\d+) -> \d+\n`, `now uts namespace: \d+ -> \d+\n`,
 		`now pid: \d+ -> \d+, inside 1\n`, `now uid_map: none -> 0 524288 65536\n`, `now host name: \S+ -> barcontainer\n`,
-		`INFO  child  hostname\.go:\d+: setting the host name to barcontainer\.\.\.\n               read on: uts_namespaces\(7\), sethostname\(2\)\n\S+ DEBUG child  hostname\.go:\d+: sethostname\("barcontainer"\) = 0\n`,
+		`INFO  child  hostname\.go:\d+: setting the host name to barcontainer\.\.\.\n               read on: uts_namespaces\(7\), sethostname\(2\), docs/04-hostname\.md\n\S+ DEBUG child  hostname\.go:\d+: sethostname\("barcontainer"\) = 0\n`,
 		`DEBUG parent \S+ sendmsg\(\d+, configuration\)`, `DEBUG parent \S+ recvmsg\(\d+\) = map my ids`, `DEBUG parent \S+ sendmsg\(\d+, mapped\)`, `DEBUG parent \S+ recvmsg\(\d+\) = executing`, `DEBUG parent \S+ recvmsg\(\d+\) = end of file`,
 		`now CapBnd: all( but sys_resource| 41)? -> chown dac_override fowner kill setgid setuid`, `now CapAmb: all \d+ -> none`, `now Seccomp_filters: 0 -> 1\n               now filter instructions: none -> \d+\n`,
 		`  \+ /dev/null devtmpfs`, `  - and \d+ more|  - / `, `the container is /bin/sh now\n`,
