@@ -36,8 +36,9 @@ func reaperMain() {
 	name, _ := unix.BytePtrFromString("barco-init") // for ps(1), which else has the name of the link
 	unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
 	signals := make(chan os.Signal, 64)
-	catchAll(signals)
-	catch(signals, unix.SIGPIPE, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
+	catch(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
+	catchOthers(signals)
+	catchRealTime(signals)
 	c := &child{socket: childSocket}
 	unix.CloseOnExec(int(childSocket))
 	pid, err := startCommand(c)

@@ -96,7 +96,7 @@ func run(config *Config, signals chan os.Signal) (status int, err error) {
 	}
 	defer func() { err = container.stop(err) }() // whatever goes wrong from here on, the child does not outlive it
 
-	catchAll(signals) // this and the filter take no longer than the child needs until it asks for its ids
+	catchOthers(signals) // this and the filter take no longer than the child needs until it asks for its ids
 	filter, err := compileFilter(config)
 	if err != nil {
 		return 0, err
@@ -116,6 +116,7 @@ func run(config *Config, signals chan os.Signal) (status int, err error) {
 	if err := container.expectCommand(); err != nil { // end of file: the child has become the command
 		return 0, err
 	}
+	go catchRealTime(signals)
 	return container.wait()
 }
 
