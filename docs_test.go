@@ -84,7 +84,9 @@ func TestBook(t *testing.T) {
 				checkNames(t, path, page)
 				checkLinks(t, path, page)
 				for _, f := range fencesOf(page) {
-					checkFence(t, path, f)
+					checkFence(t, path, f, func(format string, args ...any) {
+						t.Errorf("%s:%d: %s", path, f.line, fmt.Sprintf(format, args...))
+					})
 				}
 				if regexp.MustCompile("(?m)^[ \t]+```").MatchString(page) {
 					t.Errorf("%s: a fence that is indented is not looked at", path)
@@ -180,10 +182,7 @@ func dedented(lines []string) string {
 }
 
 // checkFence compares quoted code with the source, and turns away what nobody checks.
-func checkFence(t *testing.T, path string, f fence) {
-	wrong := func(format string, args ...any) {
-		t.Errorf("%s:%d: %s", path, f.line, fmt.Sprintf(format, args...))
-	}
+func checkFence(t *testing.T, path string, f fence, wrong func(format string, args ...any)) {
 	switch f.kind {
 	case "mermaid", "console", "console vm":
 		return
@@ -232,6 +231,43 @@ func checkFence(t *testing.T, path string, f fence) {
 			return
 		}
 		source, part = source[at+len(part):], nil
+	}
+}
+
+// A page that is stale, or that nobody would notice were it stale, is noticed.
+func TestStaleFence(t *testing.T) {
+	if os.Getenv(initramfsVariable) != "" {
+		t.Log("not here: the VM has no sources")
+		return
+	}
+	const quote = "`hostname.go`, `setHostname`:\n\n```go\nfunc setHostname(c *child) error {\n// ...\n\treturn sys(unix.Sethostname([]byte(c.Hostname)), \"sethostname(%q)\", c.Hostname)\n}\n```\n"
+	for _, stale := range []struct{ from, to, wrong string }{
+		{"x", "x", ""},
+		{"c.Hostname)\n}", "c.Hostname )\n}", "is not this"},
+		{"\n}\n", "\n\treturn nil\n}\n", "is not this"},
+		{"func setHostname(c *child) error {\n// ...\n\t", "\tinfo(\"setting the host name\")\n\t", "is not this"},
+		{"`setHostname`", "`setName`", "does not declare setName"},
+		{"`hostname.go`", "`name.go`", "no such file"},
+		{":\n\n```go", ":\n\nLike this:\n\n```go", "does not say where the code is from"},
+		{"```go", "```sh", "no kind of fence"},
+		{"```go\n", "```text\n$ uname\n", "a transcript that nobody runs"},
+		{"```go\n", "```diff\n--- a/hostname.go\n+++ b/hostname.go\n@@ -1,1 +1,1 @@\n-package other\n+package main\n", "patch"},
+	} {
+		var complaints string
+		page := strings.ReplaceAll(quote, stale.from, stale.to)
+		for _, f := range fencesOf(page) {
+			checkFence(t, "page", f, func(format string, args ...any) { complaints += fmt.Sprintf(format, args...) })
+		}
+		if (complaints == "") != (stale.wrong == "") || !strings.Contains(complaints, stale.wrong) {
+			t.Errorf("of\n%s\nit says %q, and not %q", page, complaints, stale.wrong)
+		}
+	}
+	const printed = "08:41:00 INFO  hostname.go:10: process 4711 has uts:[4026531838] "
+	equal(t, "what may differ", maskedTranscript(printed), maskedTranscript("09:12:59 INFO  hostname.go:10: process 12 has uts:[4026532001]"))
+	for _, other := range []string{"hostname.go:10", "INFO ", "uts", "has"} {
+		if maskedTranscript(strings.Replace(printed, other, "something", 1)) == maskedTranscript(printed) {
+			t.Errorf("%s may differ in a transcript, and ought not to", other)
+		}
 	}
 }
 
