@@ -86,7 +86,7 @@ rootfs-tools:
 test-tools:
 	@./install.sh test
 
-bench-tools: | test-tools
+bench-tools:
 	@./install.sh bench
 
 .PHONY: run build static test test-here test-arm64 test-vm rootfs torture fuzz bench docs exercise lint clean tools rootfs-tools test-tools bench-tools

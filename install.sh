@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what is missing to build barco (install.sh build), to make a root filesystem as well (rootfs), to run its tests (test), or to
-# measure it beside others (bench), and says so first.
+# measure it beside others as well (bench), and says so first.
 # Does nothing, and takes no time, when everything is there.
 set -eu
 cd "$(dirname "$0")"
@@ -34,7 +34,7 @@ need "$program" libseccomp-dev 'libseccomp-devel libseccomp-static glibc-static'
 if [ "${1:-build}" != build ]; then
 	need 'busybox | grep BusyBox && ! ldd "$(command -v busybox)" | grep -q "=>"' busybox-static busybox busybox-static
 fi
-if [ "${1:-build}" = test ]; then
+if [ "${1:-build}" = test ] || [ "${1:-build}" = bench ]; then
 	need 'command -v qemu-system-x86_64' qemu-system-x86 qemu-system-x86-core qemu-system-x86_64
 	need 'command -v cpio' cpio cpio cpio
 	need 'test -x /usr/bin/python3' python3 python3 python3 # and so on: ordinary programs, which must work in a container
@@ -43,6 +43,9 @@ if [ "${1:-build}" = test ]; then
 	need 'command -v ip' iproute2 iproute iproute2 # and what the book's transcripts use
 	need 'nsenter --version | grep util-linux && command -v lsns setpriv script' 'util-linux bsdutils' 'util-linux util-linux-script' 'util-linux util-linux-misc lsns setpriv'
 	need 'ps --version | grep procps' procps procps-ng procps-ng
+	need 'command -v runc' runc runc runc # barco is compared with these
+	need 'command -v crun' crun crun crun
+	need 'command -v bwrap' bubblewrap bubblewrap bubblewrap
 	need 'command -v node' nodejs nodejs nodejs
 	if command -v apt-get >/dev/null; then # arm64.sh runs nowhere else, and some distributions have no other libc, or no musl
 		need 'command -v aarch64-linux-gnu-gcc' 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross' - -
@@ -54,10 +57,6 @@ fi
 if [ "${1:-build}" = bench ]; then
 	need 'command -v hyperfine' hyperfine hyperfine hyperfine
 	need 'env time true' time time time
-	need 'command -v runc' runc runc runc
-	need 'command -v crun' crun crun crun
-	need 'command -v bwrap' bubblewrap bubblewrap bubblewrap
-	need 'unshare --version | grep util-linux' util-linux util-linux util-linux
 fi
 [ -n "$apt" ] || exit 0
 
