@@ -60,10 +60,15 @@ func makeMountPoints(config *Config) (remove func(), err error) {
 }
 
 // makeMountPoint makes the directory name in root, for root's owner.
-func makeMountPoint(root int, name string) error {
+func makeMountPoint(root int, name string) (err error) {
 	if err := sys(unix.Mkdirat(root, name, 0o755), "mkdirat(%d, %q, 0755)", root, name); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			unix.Unlinkat(root, name, unix.AT_REMOVEDIR)
+		}
+	}()
 	var owner unix.Stat_t
 	if err := sys(unix.Fstat(root, &owner), "fstat(%d)", root); err != nil {
 		return err

@@ -257,12 +257,13 @@ func (to *torture) strike(t *testing.T, b blow, root string) (wrong string, o ou
 			left = append(left, name)
 		}
 	}
-	said := becameCommand || regexp.MustCompile(`(?m)^barco: [^:]+: .`).MatchString(stderr.String())
+	said := becameCommand || regexp.MustCompile(`(?m)^barco: .+: .`).MatchString(stderr.String())
 	gaveUp := strings.Contains(stderr.String(), "cannot remove the cgroup") && b.How == "error" // the next case's barco will
 	if gaveUp {
 		left = slices.DeleteFunc(left, func(path string) bool { return strings.Contains(path, cgroupPrefix) })
 	}
-	complete := contained == to.fingerprint || contained == "" || b.How != "error" && o.Status > 128 && strings.HasPrefix(to.fingerprint, contained)
+	halfway := died || b.How != "error" && o.Status > 128 // barco's end, or a signal, has ended the command
+	complete := contained == to.fingerprint || contained == "" || halfway && strings.HasPrefix(to.fingerprint, contained)
 	switch {
 	case b.N > 0 && o.Call == "": // there were fewer
 	case to.limit > 0 && o.Took > to.limit:
