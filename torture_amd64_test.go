@@ -262,7 +262,7 @@ func (to *torture) strike(t *testing.T, b blow, root string) (wrong string, o ou
 	if gaveUp {
 		left = slices.DeleteFunc(left, func(path string) bool { return strings.Contains(path, cgroupPrefix) })
 	}
-	halfway := died || b.How != "error" && o.Status > 128 // barco's end, or a signal, has ended the command
+	halfway := died || o.Status == statusBarcoFailed || b.How != "error" && o.Status > 128 // barco, or its end, or a signal, has ended the command
 	complete := contained == to.fingerprint || contained == "" || halfway && strings.HasPrefix(to.fingerprint, contained)
 	switch {
 	case b.N > 0 && o.Call == "": // there were fewer
