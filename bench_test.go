@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,9 +90,9 @@ func peers(b *testing.B, root string) []*peer {
 			return []string{program, "--root", state + "/" + program, "run", "--bundle", bundle(b, state+"/"+id, root, do), "bench-" + id}
 		}
 	}
-	flags := func(line string, extra ...string) func(id string, do []string) []string {
-		return func(id string, do []string) []string {
-			return slices.Concat(strings.Fields(strings.ReplaceAll(line, "ROOT", root)), extra, do)
+	flags := func(line string) func(id string, do []string) []string {
+		return func(_ string, do []string) []string {
+			return append(strings.Fields(strings.ReplaceAll(line, "ROOT", root)), do...)
 		}
 	}
 	ours := func(program string) func(id string, do []string) []string {
@@ -150,7 +151,7 @@ func bundle(b *testing.B, dir, root string, do []string) string {
 			MaskedPaths: masked, ReadonlyPaths: readOnly,
 		},
 	}
-	if top, _ := findCgroup2("/proc/self/mountinfo"); top == "/sys/fs/cgroup" { // on a hybrid host it would be a dozen mounts
+	if unified() { // on a hybrid host it would be a dozen mounts
 		spec.Mounts = append(spec.Mounts, mount("/sys/fs/cgroup", "cgroup", "nosuid,noexec,nodev,ro"))
 	}
 	var err error
@@ -192,7 +193,7 @@ func BenchmarkPeers(b *testing.B) {
 	for _, p := range able {
 		slices.Sort(p.times)
 		p.peak, p.idle = peakMemory(b, p), idleMemory(b, p)
-		p.rate = map[int]float64{}
+		p.rate, p.calls, p.looks = map[int]float64{}, math.Inf(1), math.Inf(1)
 	}
 	for range 2 {
 		for _, atOnce := range []int{1, 8, 64} {
@@ -201,15 +202,10 @@ func BenchmarkPeers(b *testing.B) {
 			}
 		}
 	}
-	for round := range 3 {
+	for range 3 {
 		for _, p := range able {
 			calls, looks := callCosts(b, p)
-			if round == 0 || calls < p.calls {
-				p.calls = calls
-			}
-			if round == 0 || looks < p.looks {
-				p.looks = looks
-			}
+			p.calls, p.looks = min(p.calls, calls), min(p.looks, looks)
 		}
 	}
 	fmt.Print("--- table\n", tables(all), "--- end\n")

@@ -77,11 +77,15 @@ func pagesOf(t *testing.T) map[string]string {
 
 func TestBook(t *testing.T) {
 	inVM := os.Getenv(initramfsVariable) != ""
+	sources := ""
+	for _, path := range globbed("*.go") {
+		sources += readAll(t, path)
+	}
 	for path, page := range pagesOf(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".md"), func(t *testing.T) {
 			if !inVM {
 				checkShape(t, path, page)
-				checkNames(t, path, page)
+				checkNames(t, path, page, sources)
 				checkLinks(t, path, page)
 				for _, f := range fencesOf(page) {
 					checkFence(t, path, f, func(format string, args ...any) {
@@ -272,11 +276,7 @@ func TestStaleFence(t *testing.T) {
 }
 
 // checkNames sees to it that flags, files, functions and tests that a page names are there.
-func checkNames(t *testing.T, path, page string) {
-	tests := ""
-	for _, source := range append(globbed("*_test.go"), globbed("*.go")...) {
-		tests += readAll(t, source)
-	}
+func checkNames(t *testing.T, path, page, sources string) {
 	text := withoutFences(page)
 	for _, code := range regexp.MustCompile("`([^`\n]+)`").FindAllStringSubmatch(text, -1) {
 		code := code[1]
@@ -288,7 +288,7 @@ func checkNames(t *testing.T, path, page string) {
 				t.Errorf("%s names %s: %v", path, code, err)
 			}
 		}
-		if strings.HasPrefix(code, "Test") && regexp.MustCompile(`^\w+$`).MatchString(code) && !strings.Contains(tests, "\nfunc "+code+"(") {
+		if strings.HasPrefix(code, "Test") && regexp.MustCompile(`^\w+$`).MatchString(code) && !strings.Contains(sources, "\nfunc "+code+"(") {
 			t.Errorf("%s names %s, which is no test", path, code)
 		}
 	}
